@@ -1,0 +1,3 @@
+"""The Penstock inference server."""
+
+__version__ = "0.1.0.dev0"
