@@ -1,0 +1,1 @@
+"""Tensors as numpy arrays, and the bytes they travel as."""
