@@ -1,0 +1,130 @@
+"""Small real models, and the answers they are known to give.
+
+`REPOSITORY` is a model repository in Triton's layout that can be served as it stands. The known answers were
+computed without Penstock and without the files in it (see `README.md` beside this file), so they tell whether the
+whole way, from a request's bytes to the answer's, is right. `penstock demo` and the tests use them.
+
+    for example in all_examples():
+        outputs = client.infer(example.model, example.inputs)
+        assert not example.differences(outputs)
+        print(example.describe(outputs))
+
+A batch axis comes first in every input and output, as on the wire.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_proto.datatypes import DATATYPES
+
+REPOSITORY = Path(__file__).parent / "models"
+"""The model repository: `<model>/config.pbtxt`, `<model>/1/model.onnx`."""
+
+_DATA = Path(__file__).parent / "data"
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+"""By name, each with its own element type."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One request to one classifier, and its known answer. It may be sent whole or in rows of its own."""
+
+    model: str
+    """The model's name in the repository."""
+    title: str
+    """What the model makes of what, `iris: four measures of a flower to its species`."""
+    inputs: Tensors
+    """By name: what to send. BYTES are object arrays of `bytes`."""
+    expected: Tensors
+    """By name: the whole answer, `label` [rows, 1] and `probabilities` [rows, classes]."""
+    tolerance: float
+    """How far a floating-point value of the answer may be from the expected one."""
+    labels: tuple[str, ...]
+    """What each class is called, in the order of `probabilities`."""
+    rows: tuple[str, ...]
+    """What each row shows, in words."""
+    truth: tuple[str, ...]
+    """The label that each row has in reality, which a model may miss."""
+
+    def describe(self, outputs: Tensors) -> list[str]:
+        """The likeliest class of each row in words, `setosa 97.9%`."""
+        probabilities = np.asarray(outputs["probabilities"], np.float64)
+        best = probabilities.argmax(axis=1)
+        return [f"{self.labels[k]} {row[k]:.1%}" for k, row in zip(best, probabilities, strict=True)]
+
+    def differences(self, outputs: Tensors) -> list[str]:
+        """How `outputs` differ from what is expected, one sentence for each output that does; empty if they agree."""
+        found = [f"{name}: not expected" for name in outputs.keys() - self.expected.keys()]
+        for name, expected in self.expected.items():
+            if name not in outputs:
+                found.append(f"{name}: missing")
+            elif problem := _difference(np.asarray(outputs[name]), expected, self.tolerance):
+                found.append(f"{name}: {problem}")
+        return found
+
+
+def all_examples() -> list[Example]:
+    """An example for every model of the repository that is asked once and answers once."""
+    return [load(path) for path in sorted(_DATA.glob("*.json"))]
+
+
+def load(path: Path) -> Example:
+    """The example in a file of known answers, `data/<model>.json`."""
+    stored: _Stored = json.loads(path.read_text(encoding="utf-8"))
+    return Example(
+        model=path.stem,
+        title=stored["title"],
+        inputs=_tensors(stored["inputs"]),
+        expected=_tensors(stored["expected"]),
+        tolerance=stored["tolerance"],
+        labels=tuple((REPOSITORY / path.stem / "labels.txt").read_text(encoding="utf-8").split()),
+        rows=tuple(stored["rows"]),
+        truth=tuple(stored["truth"]),
+    )
+
+
+class _StoredTensor(TypedDict):
+    datatype: str
+    values: Sequence[object]
+
+
+class _Stored(TypedDict):
+    title: str
+    tolerance: float
+    rows: list[str]
+    truth: list[str]
+    inputs: dict[str, _StoredTensor]
+    expected: dict[str, _StoredTensor]
+
+
+def _tensors(stored: Mapping[str, _StoredTensor]) -> Tensors:
+    return {name: _array(tensor) for name, tensor in stored.items()}
+
+
+def _array(stored: _StoredTensor) -> Array:
+    if stored["datatype"] != "BYTES":
+        return np.array(stored["values"], DATATYPES[stored["datatype"]].numpy)
+    texts = np.array(stored["values"], object)
+    flat = [str(text).encode() for text in texts.ravel()]
+    return np.array(flat, object).reshape(texts.shape)
+
+
+def _difference(actual: Array, expected: Array, tolerance: float) -> str | None:
+    if actual.shape != expected.shape:
+        return f"shape {list(actual.shape)}, not {list(expected.shape)}"
+    if actual.dtype.kind != expected.dtype.kind:
+        return f"{actual.dtype}, not {expected.dtype}"
+    if expected.dtype.kind != "f":
+        wrong = int(np.count_nonzero(actual != expected))
+        return f"{wrong} of {expected.size} values differ" if wrong else None
+    worst = float(np.max(np.abs(actual.astype(np.float64) - expected.astype(np.float64)), initial=0.0))
+    # Written so that a NaN is a difference.
+    return None if worst <= tolerance else f"off by {worst:.2g}, more than {tolerance:.2g}"
