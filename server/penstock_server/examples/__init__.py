@@ -9,16 +9,19 @@ whole way, from a request's bytes to the answer's, is right. `penstock demo` and
         assert not example.differences(outputs)
         print(example.describe(outputs))
 
-A batch axis comes first in every input and output, as on the wire.
+A batch axis comes first in every input and output, as on the wire. `speech_example` is a stream: each answer's
+state goes into the next request.
 """
 
 import json
+import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from penstock_proto.datatypes import DATATYPES
@@ -26,7 +29,11 @@ from penstock_proto.datatypes import DATATYPES
 REPOSITORY = Path(__file__).parent / "models"
 """The model repository: `<model>/config.pbtxt`, `<model>/1/model.onnx`."""
 
+FRAME_SECONDS = 0.032
+"""How much sound one request of the stream brings."""
+
 _DATA = Path(__file__).parent / "data"
+_CONTEXT, _FRAME = 64, 512
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -71,6 +78,50 @@ class Example:
         return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeechExample:
+    """A recording for a streaming model, and the known likelihood of speech in each frame of it.
+
+    The model keeps nothing. A caller walks through `windows` in order, and gives as `state` the `stateN` of the
+    answer before, at first `initial_state`:
+
+        state = speech.initial_state
+        for window in speech.windows:
+            answer = client.infer(speech.model, {"input": window, "state": state})
+            heard.append(float(answer["output"][0, 0]))
+            state = answer["stateN"]
+    """
+
+    model: str
+    """The model's name in the repository."""
+    title: str
+    """What the model makes of what."""
+    text: str
+    """What is said in the recording."""
+    recording: Path
+    """The WAV file: 16 kHz, 16 bit, mono, a whole number of frames."""
+    windows: NDArray[np.float32]
+    """[frames, 1, 576]: for each frame the `input` of one request, the 64 samples before it and its own 512."""
+    initial_state: NDArray[np.float32]
+    """[1, 2, 128]: silence."""
+    probabilities: NDArray[np.float32]
+    """[frames]: the likelihood that somebody speaks, as the published model gives it."""
+    tolerance: float
+    """How far a likelihood may be from the expected one."""
+
+    def describe(self, probabilities: Sequence[float] | Array) -> str:
+        """When somebody speaks, `speech at 0.42-1.34 s, 2.21-3.65 s`: the frames where that is likelier than not."""
+        speaks = np.concatenate([[False], np.asarray(probabilities) > 0.5, [False]])
+        changes = np.flatnonzero(speaks[1:] != speaks[:-1]) * FRAME_SECONDS
+        spans = [f"{start:.2f}-{end:.2f} s" for start, end in changes.reshape(-1, 2)]
+        return f"speech at {', '.join(spans)}" if spans else "no speech"
+
+    def differences(self, probabilities: Sequence[float] | Array) -> list[str]:
+        """How the likelihoods of all frames differ from what is expected: a sentence, or nothing if they agree."""
+        problem = _difference(np.asarray(probabilities, np.float32), self.probabilities, self.tolerance)
+        return [] if problem is None else [f"output: {problem}"]
+
+
 def all_examples() -> list[Example]:
     """An example for every model of the repository that is asked once and answers once."""
     return [load(path) for path in sorted(_DATA.glob("*.json"))]
@@ -85,10 +136,36 @@ def load(path: Path) -> Example:
         inputs=_tensors(stored["inputs"]),
         expected=_tensors(stored["expected"]),
         tolerance=stored["tolerance"],
-        labels=tuple((REPOSITORY / path.stem / "labels.txt").read_text(encoding="utf-8").split()),
+        labels=tuple((REPOSITORY / path.stem / "labels.txt").read_text(encoding="utf-8").splitlines()),
         rows=tuple(stored["rows"]),
         truth=tuple(stored["truth"]),
     )
+
+
+def speech_example(folder: Path = _DATA / "speech") -> SpeechExample:
+    """The example of a stream: `speech.wav` and `silero_vad.json` in that folder."""
+    stored: _StoredSpeech = json.loads((folder / "silero_vad.json").read_text(encoding="utf-8"))
+    recording = folder / "speech.wav"
+    with wave.open(str(recording)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
+    heard = np.concatenate([np.zeros(_CONTEXT, np.float32), samples])
+    return SpeechExample(
+        model="silero_vad",
+        title=stored["title"],
+        text=stored["text"],
+        recording=recording,
+        windows=sliding_window_view(heard, _CONTEXT + _FRAME)[::_FRAME, np.newaxis].copy(),
+        initial_state=np.zeros((1, 2, 128), np.float32),
+        probabilities=np.array(stored["probabilities"], np.float32),
+        tolerance=stored["tolerance"],
+    )
+
+
+class _StoredSpeech(TypedDict):
+    title: str
+    text: str
+    tolerance: float
+    probabilities: list[float]
 
 
 class _StoredTensor(TypedDict):

@@ -1,6 +1,7 @@
 """The example models keep what their repository promises, with ONNX Runtime alone: no server takes part."""
 
 import dataclasses
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ SCHEMA: Any = model_config_pb2  # has no annotations
 
 MODELS = sorted(folder.name for folder in examples.REPOSITORY.iterdir())
 EXAMPLES = examples.all_examples()
+SPEECH = examples.speech_example()
 
 # An ONNX tensor type is one of these in a configuration.
 CONFIG_TYPES = {
@@ -132,7 +134,86 @@ def test_a_wrong_answer_is_seen(example: Example) -> None:
     assert [name for name, outputs in wrong.items() if len(example.differences(outputs)) != 1] == []
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.model)
+def test_the_label_is_the_likeliest_class(example: Example) -> None:
+    """`label` and `probabilities` of the known answers agree: by number, or by name where labels are BYTES."""
+    likeliest = example.expected["probabilities"].argmax(axis=1)
+    label = example.expected["label"].ravel()
+    if label.dtype == object:
+        assert [example.labels[k].encode() for k in likeliest] == label.tolist()
+    else:
+        assert likeliest.tolist() == label.tolist()
+
+
+def test_every_model_has_an_example() -> None:
+    """A model that nothing asks could be broken unseen."""
+    assert sorted([*(example.model for example in EXAMPLES), SPEECH.model]) == MODELS
+
+
+def test_bytes_beyond_ascii_are_asked_and_answered() -> None:
+    """The example for BYTES has text that is longer in UTF-8 than in characters, and answers in BYTES."""
+    (example,) = [example for example in EXAMPLES if example.model == "language"]
+    assert any(not text.isascii() for text in example.inputs["text"].ravel())
+    assert all(isinstance(text, bytes) for text in (*example.inputs["text"].flat, *example.expected["label"].flat))
+
+
+def hear(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The likelihoods [frames, streams] of speech in windows [frames, streams, 576], state carried by the caller."""
+    session = session_of(SPEECH.model)
+    state: NDArray[Any] = np.repeat(SPEECH.initial_state, windows.shape[1], axis=0)
+    heard: list[NDArray[Any]] = []
+    for window in windows:
+        outputs = run(session, {"input": window, "state": state})
+        heard.append(outputs["output"][:, 0])
+        state = outputs["stateN"]
+    return np.stack(heard)
+
+
+def test_speech_is_heard_as_by_the_published_model() -> None:
+    """Frame by frame, the wrapped graph gives what the published one gave."""
+    assert SPEECH.differences(hear(SPEECH.windows)[:, 0]) == []
+
+
+def test_streams_in_one_batch_keep_apart() -> None:
+    """Streams at different places of the recording, one row each, are each heard as if alone."""
+    frames, delays = 40, (0, 7, 12, 31, 60)
+    together = hear(np.concatenate([SPEECH.windows[delay : delay + frames] for delay in delays], axis=1))
+    for stream, delay in enumerate(delays):
+        alone = hear(SPEECH.windows[delay : delay + frames])
+        np.testing.assert_allclose(together[:, stream], alone[:, 0], atol=SPEECH.tolerance, rtol=0)
+
+
+def test_without_the_state_speech_is_heard_otherwise() -> None:
+    """The recording tells a caller that carries the state from one that forgets it."""
+    session, heard = session_of(SPEECH.model), list[float]()
+    for window in SPEECH.windows:
+        heard.append(float(run(session, {"input": window, "state": SPEECH.initial_state})["output"][0, 0]))
+    assert SPEECH.differences(heard)
+
+
+def test_the_windows_are_the_recording() -> None:
+    """Each window starts with the end of the one before; without those overlaps they are the file's samples."""
+    with wave.open(str(SPEECH.recording)) as file:
+        assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (16000, 2, 1)
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    windows = SPEECH.windows[:, 0]
+    assert windows.shape == (len(SPEECH.probabilities), 576)
+    np.testing.assert_array_equal(windows[1:, :64], windows[:-1, -64:])
+    np.testing.assert_array_equal(windows[0, :64], 0)
+    np.testing.assert_array_equal(windows[:, 64:].ravel() * 32768, samples)
+
+
+def test_the_recording_has_two_sentences_with_silence_around() -> None:
+    """What is heard are two stretches of speech, and the words for it say where they are."""
+    assert SPEECH.text.count(".") == 2
+    assert SPEECH.describe(SPEECH.probabilities) == "speech at 0.42-1.41 s, 2.21-3.42 s"
+    assert SPEECH.describe([0.9, 0.9, 0.1]) == "speech at 0.00-0.06 s"
+    assert SPEECH.describe([0.1]) == "no speech"
+
+
 def test_all_examples_together_stay_small() -> None:
     """They ship in every wheel."""
     root: Path = examples.REPOSITORY.parent
+    assert (examples.REPOSITORY / SPEECH.model / "1" / "model.onnx").stat().st_size < 1_500_000
+    assert SPEECH.recording.stat().st_size < 130_000
     assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 4_000_000
