@@ -27,6 +27,8 @@ class Failure:
     status: Status
     message: str
     trailers: Trailers = ()
+    unforeseen: bool = False
+    """Nobody meant this to happen: the details are in the log, under the error id of the message."""
 
 
 class PenstockError(Exception):
@@ -118,4 +120,4 @@ def failure_of(error: BaseException, *, during: str) -> Failure:
         return error.failure()
     error_id = secrets.token_hex(4)
     _log.error("unforeseen error during %s", during, exc_info=error, extra={"error_id": error_id})
-    return Failure(Status.INTERNAL, f"internal error (error id {error_id})")
+    return Failure(Status.INTERNAL, f"internal error (error id {error_id})", unforeseen=True)

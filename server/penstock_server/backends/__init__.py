@@ -1,0 +1,1 @@
+"""What runs a model. Each backend turns a batch of numpy arrays into another."""

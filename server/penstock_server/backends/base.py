@@ -1,0 +1,122 @@
+"""The contract between the engine and a backend.
+
+    Backend.open(source) ──▶ OpenModel ──instances(config)──▶ ModelInstance ──run(batch)──▶ tensors
+
+* A *backend* knows one kind of model file. It opens a version of a model, says what it can read off
+  it (`signature`), and makes as many *instances* as the completed config asks for.
+* An *instance* runs one batch at a time and may block: a runner (`backends.runner`) owns the thread
+  that calls it. Instances of one model may run at the same time, each in its own thread.
+* Whatever an instance raises becomes the answer of every request of the batch: `ModelError` as it
+  is, anything else as INTERNAL with an error id. `ModelBatch.fail` fails one request alone.
+
+Every backend passes the conformance suite in `tests/server/backends/conformance.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from penstock_proto.model_config_pb2 import ModelConfig
+from penstock_server.errors import Failure
+from penstock_server.models.signature import Signature
+from penstock_server.status import Status
+from penstock_server.tensors.codec import Array
+
+Tensors = dict[str, Array]
+"""Arrays by tensor name."""
+
+ParameterValue = bool | int | str | float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """What a model may want to know about one request of its batch."""
+
+    rows: int
+    """Rows of the batch that are this request's; 1 for a model without batching."""
+    id: str = ""
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict[str, ParameterValue])
+    """The request's custom parameters."""
+    outputs: tuple[str, ...] = ()
+    """The outputs that were asked for, in the model's order."""
+    correlation_id: int | str = 0
+    """The id of the sequence it belongs to; 0 if none."""
+    sequence_start: bool = False
+    sequence_end: bool = False
+    timeout_us: int = 0
+    """The `timeout` parameter, in microseconds; 0 if none."""
+
+
+@dataclass(slots=True, eq=False)
+class ModelBatch:
+    """One execution of a model."""
+
+    inputs: Tensors
+    """With the batch axis first if the model batches: `[rows, ...]`. Arrays may be read-only."""
+    rows: int
+    requests: Sequence[RequestInfo]
+    """In the order of their rows."""
+    failures: dict[int, Failure] = field(default_factory=dict[int, Failure])
+    """By index in `requests`; what `fail` wrote."""
+    started: float = 0.0
+    """`time.monotonic()` when the instance began to run; set by the runner."""
+    ended: float = 0.0
+
+    def fail(self, index: int, status: Status, message: str) -> None:
+        """Answer the request at `index` with an error; the others get their outputs."""
+        self.failures[index] = Failure(status, message)
+
+    def row_ranges(self) -> list[tuple[int, int]]:
+        """The first and the last-plus-one row of each request."""
+        ranges: list[tuple[int, int]] = []
+        start = 0
+        for request in self.requests:
+            ranges.append((start, start + request.rows))
+            start += request.rows
+        return ranges
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A version of a model on disk."""
+
+    model: str
+    version: int
+    path: Path
+    """The model file."""
+
+
+class ModelInstance(Protocol):
+    """Runs one batch at a time, in one thread."""
+
+    def run(self, batch: ModelBatch) -> Tensors:
+        """The outputs, at least those that a request asks for; axis 0 is the batch if the model batches."""
+        ...
+
+    def close(self) -> None:
+        """Free what the instance holds. Called once, after its last `run`."""
+        ...
+
+
+class OpenModel(Protocol):
+    """An opened version of a model, not yet able to run."""
+
+    @property
+    def signature(self) -> Signature | None:
+        """What the file says of inputs and outputs; None if it says nothing (a Python model)."""
+        ...
+
+    def instances(self, config: ModelConfig, count: int) -> Sequence[ModelInstance]:
+        """Make the instances. May block for long. Raises LoadError, or anything a model's code raises."""
+        ...
+
+
+class Backend(Protocol):
+    """Opens model files of one kind."""
+
+    name: ClassVar[str]
+
+    def open(self, files: ModelFiles, config: ModelConfig) -> OpenModel:
+        """Open a version, with the config as written. May block. Raises LoadError."""
+        ...

@@ -1,0 +1,87 @@
+"""Runs an instance's batches and reports each end once.
+
+A runner takes one batch at a time (the scheduler starts no second one before the first is finished)
+and calls `done` where the engine lives, on the event loop. Nothing a model does gets past it: what
+an instance raises, even `SystemExit`, is turned into a `Failure` here.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol
+
+from penstock_server.backends.base import ModelBatch, ModelInstance, Tensors
+from penstock_server.errors import Failure, failure_of
+
+_log = logging.getLogger(__name__)
+
+Outcome = Tensors | Failure
+Done = Callable[[ModelBatch, Outcome], None]
+Post = Callable[[Callable[[], None]], object]
+"""Runs a callable on the event loop, from any thread."""
+
+
+class Runner(Protocol):
+    """Runs the batches of one instance."""
+
+    def start(self, batch: ModelBatch, done: Done) -> None:
+        """Run the batch, then call `done(batch, outcome)` on the loop, exactly once."""
+        ...
+
+    def close(self, timeout: float) -> bool:
+        """Close the instance after its last batch. False if that took longer than `timeout` seconds."""
+        ...
+
+
+def run(instance: ModelInstance, batch: ModelBatch, name: str) -> Outcome:
+    """Run one batch on this thread and note when."""
+    batch.started = time.monotonic()
+    try:
+        return instance.run(batch)
+    except BaseException as error:  # a model may raise SystemExit or KeyboardInterrupt; the server stays
+        return failure_of(error, during=f"execution of {name}")
+    finally:
+        batch.ended = time.monotonic()
+
+
+class ThreadRunner:
+    """Runs an instance in a thread of its own: the loop stays free while the model computes."""
+
+    def __init__(self, instance: ModelInstance, post: Post, name: str) -> None:
+        self._instance = instance
+        self._post = post
+        self._name = name
+        self._work: SimpleQueue[tuple[ModelBatch, Done] | None] = SimpleQueue()
+        # A daemon: a model that hangs must not keep the process from exiting when its drain is over.
+        self._thread = threading.Thread(target=self._loop, name=f"penstock {name}", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<ThreadRunner {self._name}: {'running' if self._thread.is_alive() else 'closed'}>"
+
+    def start(self, batch: ModelBatch, done: Done) -> None:
+        self._work.put((batch, done))
+
+    def close(self, timeout: float) -> bool:
+        self._work.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._run(*work)
+            # The name would keep the last batch's tensors alive until the next one comes.
+            del work
+        try:
+            self._instance.close()
+        except Exception:
+            _log.exception("closing %s failed", self._name)
+
+    def _run(self, batch: ModelBatch, done: Done) -> None:
+        outcome = run(self._instance, batch, self._name)
+        try:
+            self._post(lambda: done(batch, outcome))
+        except RuntimeError:  # the loop is closed: nobody waits for this answer any more
+            _log.warning("%s finished a batch after the server had stopped", self._name)

@@ -1,0 +1,1 @@
+"""Models in memory: loading them, batching requests for them, and running the batches."""

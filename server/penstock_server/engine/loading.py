@@ -1,0 +1,134 @@
+"""From a model on disk to a version that answers requests.
+
+    source ─▶ open ─▶ complete config ─▶ labels ─▶ instances ─▶ warm-up ─▶ ServedVersion
+
+All of it but the last step may block and runs in a worker thread (`prepare`); the last one touches the
+loop (`serve`). A warm-up that fails is a model that failed: better to hear of it at start than from
+the first client.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock_proto.model_config_pb2 import ModelConfig
+from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo
+from penstock_server.backends.runner import ThreadRunner
+from penstock_server.engine.assembly import BadOutput, check_outputs
+from penstock_server.engine.driver import Driver
+from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
+from penstock_server.errors import LoadError, ModelError
+from penstock_server.models.completion import complete_config
+from penstock_server.models.labels import load_labels
+from penstock_server.models.repository import ModelSource
+from penstock_server.models.spec import ModelSpec, model_spec
+from penstock_server.models.warmup import WarmupSample, warmup_samples
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """What the operator chose for all models."""
+
+    default_max_batch_size: int = 4
+    """For models that can be batched and whose config does not say how far."""
+    max_queued_rows: int = 4096
+    """The bound of each version's queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version that is loaded and warm, but has no queue yet."""
+
+    version: int
+    config: ModelConfig
+    spec: ModelSpec
+    instances: Sequence[ModelInstance]
+
+
+async def load_model(source: ModelSource, backends: Mapping[str, Backend], settings: LoadSettings) -> ServedModel:
+    """Load every version of a model. What fails is told in the result, not raised."""
+    model = ServedModel(source.name)
+    for problem in source.problems:
+        if problem.level == "warning":
+            _log.warning("model '%s': %s", source.name, problem)
+    if source.errors:
+        model.failure = "; ".join(map(str, source.errors))
+        _log.error("model '%s' cannot be loaded: %s", source.name, model.failure)
+        return model
+    for version in source.versions:
+        await _load_version(model, source, version, backends, settings)
+    return model
+
+
+async def _load_version(
+    model: ServedModel, source: ModelSource, version: int, backends: Mapping[str, Backend], settings: LoadSettings
+) -> None:
+    model.states[version] = (VersionState.LOADING, "")
+    began = time.monotonic()
+    try:
+        prepared = await asyncio.to_thread(prepare, source, version, backends, settings)
+    except LoadError as error:
+        model.states[version] = (VersionState.UNAVAILABLE, str(error))
+        _log.error("model '%s' version %d cannot be loaded: %s", source.name, version, error)
+        return
+    model.served[version] = serve(prepared, settings)
+    model.states[version] = (VersionState.READY, "")
+    _log.info("model '%s' version %d is ready (%.2f s)", source.name, version, time.monotonic() - began)
+
+
+def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], settings: LoadSettings) -> Prepared:
+    """Load one version and warm it up. Blocks. Raises LoadError, which names file, field and reason."""
+    files = ModelFiles(source.name, version, source.versions[version])
+    try:
+        backend = backends.get(source.config.backend)
+        if backend is None:
+            known = ", ".join(sorted(backends))
+            raise LoadError(f"unknown backend '{source.config.backend}' (there are: {known})", field="backend")
+        opened = backend.open(files, source.config)
+        config = complete_config(
+            source.config, opened.signature, default_max_batch_size=settings.default_max_batch_size
+        )
+        spec = model_spec(config, load_labels(config, source.path))
+        samples = warmup_samples(config, source.path)
+        instances = opened.instances(config, spec.instance_count)
+        try:
+            for sample in samples:
+                for instance in instances:
+                    _warm_up(instance, spec, sample, files)
+        except BaseException:
+            for instance in instances:
+                instance.close()
+            raise
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(f"{type(error).__name__}: {error}", model=source.name, file=str(files.path)) from error
+    return Prepared(version, config, spec, instances)
+
+
+def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
+    """Give a loaded version its queue and its threads. On the loop."""
+    post = asyncio.get_running_loop().call_soon_threadsafe
+    name = f"model '{prepared.spec.name}' version {prepared.version}"
+    runners = [ThreadRunner(instance, post, name) for instance in prepared.instances]
+    driver = Driver(prepared.spec, runners, max_queued_rows=settings.max_queued_rows, name=name)
+    return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)
+
+
+def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, files: ModelFiles) -> None:
+    wanted = range(len(spec.outputs))
+    outputs = tuple(tensor.name for tensor in spec.outputs)
+    for _ in range(sample.count):
+        batch = ModelBatch(dict(sample.inputs), sample.rows, [RequestInfo(sample.rows, outputs=outputs)])
+        try:
+            check_outputs(instance.run(batch), wanted, spec, sample.rows)
+        except (BadOutput, ModelError) as error:
+            raise LoadError(
+                f"warm-up '{sample.name}' failed: {error}", model=files.model, file=str(files.path)
+            ) from error
+        for failure in batch.failures.values():
+            raise LoadError(f"warm-up '{sample.name}' failed: {failure.message}", model=files.model)

@@ -1,0 +1,99 @@
+"""What a version of a model has done, in the terms of the V2 statistics extension.
+
+Counted as Triton counts: a request that never reached the model (invalid, refused) is not counted
+here at all; a deliberate error of a model is a success; only what nobody foresaw is a failure.
+Times are seconds on `time.monotonic()`.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from penstock_server.engine.jobs import Job
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often something was done, and how long it took in total."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        self.count += count
+        self.seconds += seconds
+
+    @property
+    def ns(self) -> int:
+        """The total in nanoseconds, as the protocol has it."""
+        return int(self.seconds * 1e9)
+
+
+@dataclass(slots=True)
+class BatchStatistics:
+    """Executions of one batch size."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class BatchTimes:
+    """When the parts of an execution began; the last one ends with `ended`."""
+
+    assembly: float
+    infer: float
+    output: float
+    ended: float
+
+
+@dataclass(slots=True)
+class VersionStatistics:
+    """The counters of one version. Written only by its driver, on the loop."""
+
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    inference_count: int = 0
+    """Rows that were run."""
+    execution_count: int = 0
+    """Batches that were run."""
+    last_inference_ms: int = 0
+    """Milliseconds since 1970."""
+    batches: dict[int, BatchStatistics] = field(default_factory=dict[int, BatchStatistics])
+    """By rows of the batch."""
+    refused: dict[str, int] = field(default_factory=dict[str, int])
+    """Requests that were not run, by reason."""
+
+    def refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def record_batch(self, jobs: Sequence[Job], rows: int, times: BatchTimes) -> None:
+        """A batch ran and its requests got an answer, be it a deliberate error."""
+        input_time, infer_time = times.infer - times.assembly, times.output - times.infer
+        output_time = times.ended - times.output
+        count = len(jobs)
+        # Each request has waited for the whole batch's compute, so each counts it.
+        self.compute_input.add(input_time * count, count)
+        self.compute_infer.add(infer_time * count, count)
+        self.compute_output.add(output_time * count, count)
+        arrived = sum(job.arrived for job in jobs)
+        self.queue.add(times.assembly * count - arrived, count)
+        self.success.add(times.ended * count - arrived, count)
+        self.inference_count += rows
+        self.execution_count += 1
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        batch = self.batches.get(rows)
+        if batch is None:
+            batch = self.batches[rows] = BatchStatistics()
+        batch.compute_input.add(input_time)
+        batch.compute_infer.add(infer_time)
+        batch.compute_output.add(output_time)
+
+    def record_failure(self, jobs: Sequence[Job], ended: float) -> None:
+        """A batch ended in an error that nobody foresaw."""
+        self.fail.add(ended * len(jobs) - sum(job.arrived for job in jobs), len(jobs))

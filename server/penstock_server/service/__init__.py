@@ -1,0 +1,1 @@
+"""What Penstock answers, independent of how the bytes arrive."""

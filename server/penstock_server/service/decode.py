@@ -1,0 +1,171 @@
+"""From the bytes of a ModelInferRequest to a checked request, in the order in which Triton checks.
+
+message ─▶ scan ─▶ upb ─▶ version ─▶ model ─▶ decoupled ─▶ parameters ─▶ data ─▶ outputs ─▶ inputs ─▶ sizes
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from penstock_proto.open_inference_pb2 import ModelInferRequest
+from penstock_server.backends.base import RequestInfo
+from penstock_server.engine.jobs import Plan
+from penstock_server.engine.versions import LATEST, Models, ServedVersion
+from penstock_server.errors import InvalidRequest, PenstockError, Unsupported
+from penstock_server.models.spec import ModelSpec
+from penstock_server.service.dialect import Dialect, id_prefix
+from penstock_server.service.parameters import RequestParameters, read_parameters
+from penstock_server.service.scan import Malformed, Scanned, scan
+from penstock_server.service.tensor_data import InputTensor, find_data
+from penstock_server.service.validate import check_data, check_inputs
+from penstock_server.tensors.codec import Buffer
+
+_NO_CLASSES = frozenset({"BOOL", "FP16", "BF16", "BYTES"})
+"""Datatypes whose values have no order that Triton knows, or that it cannot print."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A request that the model can take."""
+
+    plan: Plan
+    tensors: Sequence[Buffer]
+    """Raw contents of the plan's inputs, in its order."""
+    info: RequestInfo
+    parameters: RequestParameters
+
+
+class MalformedRequest(PenstockError):
+    """The bytes are no ModelInferRequest. The dialect has status and text."""
+
+
+def parse_version(text: str, dialect: Dialect) -> int:
+    """The version that a request names; `LATEST` if it names none. InvalidRequest if it is no number."""
+    if not text:
+        return LATEST
+    strict = re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text)
+    match = strict if dialect.strict_versions else re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", text)
+    if match is None:
+        raise InvalidRequest(
+            f"failed to get model version from specified version string '{text[:128]}' (details: stol), "
+            "version should be an integral value > 0"
+        )
+    version = int(match.group())
+    if version < 0:
+        raise InvalidRequest(
+            f"invalid model version specified '{text[:128]}' , version should be an integral value > 0"
+        )
+    return version
+
+
+class Decoder:
+    """Decodes requests for the models of a server."""
+
+    def __init__(self, models: Models, dialect: Dialect) -> None:
+        self._models = models
+        self._dialect = dialect
+
+    def decode(self, message: Buffer) -> InferRequest:
+        """A checked request. Raises PenstockError with the text and status that the client is told."""
+        scanned, request = self._parse(message)
+        version = self._models.find(request.model_name, parse_version(request.model_version, self._dialect))
+        spec = version.spec
+        if spec.decoupled:
+            raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
+        limits = self._dialect.limits
+        if limits is not None and len(request.id) > limits.id_length:
+            raise InvalidRequest(f"the request's id has more than {limits.id_length} characters")
+        parameters = read_parameters(request.parameters, limits)
+        prefix = id_prefix(request.id)
+        inputs = _by_name(request.inputs, prefix)
+        data = find_data(request.inputs, scanned.raw, spec.name)
+        outputs, classes = _requested_outputs(request, spec)
+        if self._dialect.refuse_surplus_raw and len(scanned.raw) > len(inputs):
+            raise InvalidRequest(
+                f"expected {len(inputs)} raw_input_contents but got {len(scanned.raw)} for model '{spec.name}'"
+            )
+        rows = check_inputs(inputs, spec, prefix)
+        for expected in spec.inputs:
+            if (tensor := inputs.get(expected.name)) is not None:
+                check_data(tensor, data[expected.name], expected, spec.name, prefix, limits)
+        plan = _plan(version, rows, inputs, outputs, classes)
+        info = RequestInfo(
+            rows=rows,
+            id=request.id,
+            parameters=parameters.custom,
+            outputs=tuple(spec.outputs[index].name for index in outputs),
+            correlation_id=parameters.correlation_id,
+            sequence_start=parameters.sequence_start,
+            sequence_end=parameters.sequence_end,
+            timeout_us=parameters.timeout_us,
+        )
+        return InferRequest(plan, [data[tensor.name] for tensor in plan.inputs], info, parameters)
+
+    def _parse(self, message: Buffer) -> tuple[Scanned, ModelInferRequest]:
+        try:
+            scanned = scan(message, self._dialect.limits)
+            return scanned, ModelInferRequest.FromString(scanned.head)
+        except (Malformed, DecodeError):
+            raise MalformedRequest(self._dialect.malformed.message) from None
+
+
+def _by_name(inputs: Sequence[InputTensor], prefix: str) -> dict[str, InputTensor]:
+    named: dict[str, InputTensor] = {}
+    for tensor in inputs:
+        if tensor.name in named:
+            raise InvalidRequest(f"{prefix}input '{tensor.name[:128]}' already exists in request")
+        named[tensor.name] = tensor
+    return named
+
+
+def _requested_outputs(request: ModelInferRequest, spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indexes of the outputs that are asked for, in the model's order, and for each how many classes."""
+    if not request.outputs:
+        return tuple(range(len(spec.outputs))), (0,) * len(spec.outputs)
+    indexes = {tensor.name: index for index, tensor in enumerate(spec.outputs)}
+    classes: dict[int, int] = {}
+    for output in request.outputs:
+        index = indexes.get(output.name)
+        if index is None:
+            raise InvalidRequest(f"unexpected inference output '{output.name[:128]}' for model '{spec.name}'")
+        classes[index] = _class_count(output, spec.outputs[index].datatype.name)
+    wanted = tuple(sorted(classes))
+    return wanted, tuple(classes[index] for index in wanted)
+
+
+def _class_count(output: ModelInferRequest.InferRequestedOutputTensor, datatype: str) -> int:
+    """The classes that the output's `classification` parameter asks for; 0 without it."""
+    if any(key.startswith("shared_memory_") for key in output.parameters):
+        raise Unsupported("shared memory is not supported by this server: the output comes with the response")
+    if "classification" not in output.parameters:
+        return 0
+    parameter = output.parameters["classification"]
+    if parameter.WhichOneof("parameter_choice") != "int64_param":
+        raise InvalidRequest("invalid value type for 'classification' parameter, expected int64_param")
+    if parameter.int64_param <= 0:
+        raise InvalidRequest("invalid value for 'classification' parameter, expected >= 0")
+    if datatype in _NO_CLASSES:
+        raise InvalidRequest(f"class result not available for output due to unsupported type '{datatype}'")
+    return parameter.int64_param
+
+
+def _plan(
+    version: ServedVersion,
+    rows: int,
+    inputs: dict[str, InputTensor],
+    outputs: tuple[int, ...],
+    classes: tuple[int, ...],
+) -> Plan:
+    spec = version.spec
+    given = tuple(tensor for tensor in spec.inputs if tensor.name in inputs)
+    shapes: list[tuple[int, ...]] = []
+    for tensor in given:
+        shape = tuple(inputs[tensor.name].shape)
+        shape = shape[1:] if spec.max_batch_size else shape
+        reshape = spec.input_reshapes.get(tensor.name)
+        shapes.append(shape if reshape is None else reshape.to_model(shape))
+    # Names belong to the key only where a request may leave some out.
+    key = tuple(shapes) if len(given) == len(spec.inputs) else (tuple(inputs), *shapes)
+    return Plan(version, rows, given, tuple(shapes), outputs, classes, key)

@@ -1,0 +1,50 @@
+"""ModelInfer: bytes in, a job for the engine, bytes out."""
+
+import time
+
+from penstock_server.engine.jobs import Job, Outcome, Refused
+from penstock_server.errors import DeadlineExceeded, Failure, failure_of
+from penstock_server.service.decode import Decoder, InferRequest, MalformedRequest
+from penstock_server.service.dialect import Dialect
+from penstock_server.service.respond import respond
+from penstock_server.service.seam import Buffer, Cancel, Parts, Reply, RequestHead, Unary, nothing_to_cancel
+
+
+class Inference:
+    """Answers ModelInfer."""
+
+    def __init__(self, decoder: Decoder, dialect: Dialect, max_message_bytes: int) -> None:
+        self._decoder = decoder
+        self._dialect = dialect
+        self._max_message_bytes = max_message_bytes
+        self.unary = Unary(self.call)
+
+    def call(self, head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
+        arrived = time.monotonic()
+        try:
+            request = self._decoder.decode(message)
+            if head.deadline <= arrived:
+                raise DeadlineExceeded("the deadline passed before the request could run")
+        except MalformedRequest:
+            reply(self._dialect.malformed)
+            return nothing_to_cancel
+        except Exception as error:
+            reply(failure_of(error, during=head.method))
+            return nothing_to_cancel
+
+        def done(outcome: Outcome) -> None:
+            reply(self._answer(request, outcome))
+
+        job = Job(request.plan, request.tensors, request.info, arrived, head.deadline, done)
+        request.plan.version.driver.submit(job)
+        return job.cancel
+
+    def _answer(self, request: InferRequest, outcome: Outcome) -> Parts | Failure:
+        if isinstance(outcome, Failure):
+            return outcome
+        if isinstance(outcome, Refused):
+            return self._dialect.refusal(outcome, request.info.id)
+        try:
+            return respond(request.plan, request.info.id, outcome, self._max_message_bytes)
+        except Exception as error:
+            return failure_of(error, during="the making of a response")

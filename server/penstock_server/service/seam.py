@@ -1,0 +1,103 @@
+"""The contract between a transport and the services. No transport is known here, and no protobuf there.
+
+A service is a table of methods by their full path, `/package.Service/Method`. A method is unary or a
+stream (which covers server-, client- and bidirectional streaming). Everything happens on the event
+loop's thread, and nothing here blocks, awaits or raises.
+
+Unary: the transport calls `method(head, message, reply)` with a whole message. `reply` is called
+exactly once, perhaps before the method returns, unless the transport has called the returned `Cancel`
+before: then never. `Cancel` may be called at any time, more than once, and after the reply, when it
+does nothing.
+
+Streams: the transport calls `open(head, sink)` and gets a handler. It tells the handler what comes
+in (`on_message`, `on_end`), that the peer or the connection is gone (`on_cancel`, after which nothing
+is called any more), and that there is room again (`on_writable`). The handler sends with `sink.send`;
+when that answers False it has to stop until `on_writable`. `sink.finish` is called at most once, after
+which the transport calls nothing any more. A transport delivers at most a window of messages that the
+handler has not given back by `sink.consumed`, so a handler that is slow slows its peer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+from penstock_server.errors import Failure, Trailers
+
+Buffer = bytes | memoryview
+Parts = Sequence[Buffer]
+"""One message in pieces, in order: joined, or written one after the other, but never copied before."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What is known of a call before its first message."""
+
+    method: str
+    metadata: Sequence[tuple[str, str | bytes]] = ()
+    """Keys in lower case; values of `-bin` keys are bytes."""
+    deadline: float = inf
+    """On `time.monotonic()`; infinity if the client gave none."""
+    peer: str = ""
+
+
+Cancel = Callable[[], None]
+
+
+class Reply(Protocol):
+    """Ends a unary call."""
+
+    def __call__(self, outcome: Parts | Failure, trailers: Trailers = (), /) -> None: ...
+
+
+class StreamSink(Protocol):
+    """The transport's side of a stream."""
+
+    def send(self, parts: Parts) -> bool:
+        """Send a message. False: it was taken, but wait for `on_writable` before the next."""
+        ...
+
+    def consumed(self, messages: int = 1) -> None:
+        """Give back the receive window of as many messages."""
+        ...
+
+    def finish(self, failure: Failure | None = None) -> None:
+        """End the stream with a failure, or well."""
+        ...
+
+
+class StreamHandler(Protocol):
+    """The service's side of a stream."""
+
+    def on_message(self, message: Buffer) -> None: ...
+
+    def on_end(self) -> None:
+        """The client has sent its last message."""
+        ...
+
+    def on_cancel(self) -> None:
+        """The client is gone or has had enough, or the deadline has passed."""
+        ...
+
+    def on_writable(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """A method with one request and one response."""
+
+    call: Callable[[RequestHead, Buffer, Reply], Cancel]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A method whose requests or responses are streams."""
+
+    open: Callable[[RequestHead, StreamSink], StreamHandler]
+
+
+Methods = Mapping[str, Unary | Stream]
+
+
+def nothing_to_cancel() -> None:
+    """The `Cancel` of a call that was answered at once."""

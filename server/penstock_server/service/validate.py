@@ -1,0 +1,155 @@
+"""Holds a request's inputs against the model: counts, names, batch, datatypes, shapes, sizes, in this order.
+
+The texts are Triton's, to the letter, for clients that look for them.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from penstock_proto import byte_tensors
+from penstock_proto.datatypes import DATATYPES
+from penstock_server.errors import InvalidRequest
+from penstock_server.models.spec import ModelSpec
+from penstock_server.service.dialect import Limits
+from penstock_server.service.tensor_data import InputTensor
+from penstock_server.tensors.codec import Buffer
+from penstock_server.tensors.spec import TensorSpec, show_shape
+
+_LARGEST_AXIS = 2**31 - 1
+_LARGEST_STRING = 16 << 20
+
+_NOTE = (
+    "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "
+    "input shape. If you want to specify the full shape including the batch dim in your input dims config, try "
+    "setting max_batch_size to zero. See the model configuration docs for more info on max_batch_size."
+)
+
+
+def check_inputs(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> int:
+    """Check everything but the data. Returns the rows; 1 for a model without a batch axis.
+
+    `prefix` goes before the texts that have it in Triton.
+    """
+    _check_names(inputs, spec, prefix)
+    rows = _check_batch(inputs, spec, prefix) if spec.max_batch_size else 1
+    for expected in spec.inputs:
+        tensor = inputs.get(expected.name)
+        if tensor is not None:
+            _check_tensor(tensor, expected, spec, prefix)
+    return rows
+
+
+def _check_names(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> None:
+    missing = [tensor.name for tensor in spec.inputs if not tensor.optional and tensor.name not in inputs]
+    unknown = [name for name in inputs if name not in {tensor.name for tensor in spec.inputs}]
+    most, least, given = len(spec.inputs), spec.required_inputs, len(inputs)
+    if not least <= given <= most or (missing and not unknown):
+        expected = f"{most} inputs" if least == most else f"number of inputs between {least} and {most}"
+        got = f"[{_quoted(inputs)}]"
+        # Triton leaves out the opening bracket when nothing is missing; clients compare texts.
+        lacking = f"[{_quoted(missing)}]" if missing else "]"
+        raise InvalidRequest(
+            f"{prefix}expected {expected} but got {given} inputs for model '{spec.name}'. Got input(s) {got}, "
+            f"but missing required input(s) {lacking}. Please provide all required input(s)."
+        )
+    if unknown:
+        raise InvalidRequest(f"unexpected inference input '{unknown[0][:128]}' for model '{spec.name}'")
+
+
+def _quoted(names: Sequence[str] | Mapping[str, object]) -> str:
+    return ",".join(f"'{name[:128]}'" for name in names)
+
+
+def _check_batch(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> int:
+    rows: int | None = None
+    for name, tensor in inputs.items():
+        if not tensor.shape:
+            raise InvalidRequest(
+                f"{prefix}input '{name}' has no shape but model requires batch dimension for '{spec.name}'"
+            )
+        if rows is None:
+            rows = tensor.shape[0]
+        elif tensor.shape[0] != rows:
+            raise InvalidRequest(f"{prefix}input '{name}' batch size does not match other inputs for '{spec.name}'")
+    if rows is None:  # a model whose inputs are all optional, and none was given
+        return 1
+    if rows > spec.max_batch_size:
+        raise InvalidRequest(f"{prefix}inference request batch-size must be <= {spec.max_batch_size} for '{spec.name}'")
+    if rows < 1:
+        raise InvalidRequest(f"{prefix}inference request batch-size must be >= 1 for '{spec.name}'")
+    return rows
+
+
+def _check_tensor(tensor: InputTensor, expected: TensorSpec, spec: ModelSpec, prefix: str) -> None:
+    if tensor.datatype != expected.datatype.name:
+        got = tensor.datatype if tensor.datatype in DATATYPES else "<invalid>"
+        raise InvalidRequest(
+            f"{prefix}inference input '{tensor.name}' data-type is '{got}', "
+            f"but model '{spec.name}' expects '{expected.datatype.name}'"
+        )
+    shape = tensor.shape[1:] if spec.max_batch_size else tensor.shape[:]
+    if len(shape) != len(expected.shape) or not all(map(_fits, shape, expected.shape)):
+        full = (-1, *expected.shape) if spec.max_batch_size else expected.shape
+        note = _NOTE if spec.max_batch_size else ""
+        raise InvalidRequest(
+            f"{prefix}unexpected shape for input '{tensor.name}' for model '{spec.name}'. "
+            f"Expected {show_shape(full)}, got {show_shape(tensor.shape[:])}. {note}"
+        )
+
+
+def _fits(axis: int, expected: int) -> bool:
+    return axis == expected or (expected == -1 and axis >= 0)
+
+
+def check_data(
+    tensor: InputTensor, data: Buffer, expected: TensorSpec, model: str, prefix: str, limits: Limits | None
+) -> None:
+    """Check the size of an input's data against its shape, and what can be checked of its content."""
+    elements = prod(tensor.shape)
+    itemsize = expected.datatype.itemsize
+    if not itemsize:
+        _check_strings(tensor.name, data, elements, model, prefix, limits)
+    elif len(data) != elements * itemsize:
+        raise InvalidRequest(
+            f"{prefix}input byte size mismatch for input '{tensor.name}' for model '{model}'. "
+            f"Expected {elements * itemsize}, got {len(data)}"
+        )
+    if not elements and any(axis > _LARGEST_AXIS for axis in tensor.shape):
+        # Nothing has to be sent for such a shape, but nothing can be done with it either.
+        raise InvalidRequest(f"{prefix}input '{tensor.name}' for model '{model}' has an axis above {_LARGEST_AXIS}")
+    if expected.datatype.name == "BOOL" and elements and np.frombuffer(data, np.uint8).max() > 1:
+        raise InvalidRequest(f"{prefix}input '{tensor.name}' for model '{model}' has BOOL elements other than 0 and 1")
+
+
+def _check_strings(name: str, data: Buffer, elements: int, model: str, prefix: str, limits: Limits | None) -> None:
+    """Walk a BYTES tensor: as many elements as the shape says, each of them whole."""
+    if limits is not None and elements > limits.string_elements:
+        raise InvalidRequest(
+            f"{prefix}input '{name}' for model '{model}' has {elements} elements, "
+            f"more than the limit of {limits.string_elements} for BYTES"
+        )
+    spans, stopped = byte_tensors.spans(data, elements + 1)
+    whole, rest = len(spans), len(data) - stopped
+    where = f"for inference input '{name}' for model '{model}'"
+    if 0 < rest < byte_tensors.LENGTH_BYTES and whole <= elements:
+        raise InvalidRequest(
+            f"{prefix}incomplete string length indicator {where}, expecting {byte_tensors.LENGTH_BYTES} bytes but only "
+            f"{rest} bytes available. Please make sure the string length indicator is in one buffer."
+        )
+    counted = whole + 1 if rest and whole <= elements else whole  # one that is cut short counts as one
+    if counted > elements:
+        raise InvalidRequest(f"{prefix}unexpected number of string elements {counted} {where}, expecting {elements}")
+    if counted < elements:
+        raise InvalidRequest(f"{prefix}expected {elements} string elements {where}, got {counted}")
+    if rest:
+        length = int.from_bytes(data[stopped : stopped + byte_tensors.LENGTH_BYTES], "little")
+        raise InvalidRequest(
+            f"incomplete string data for inference input '{name}', expecting string of length {length} "
+            f"but only {rest - byte_tensors.LENGTH_BYTES} bytes available"
+        )
+    if limits is not None and any(end - start > _LARGEST_STRING for start, end in spans):
+        raise InvalidRequest(
+            f"{prefix}input '{name}' for model '{model}' has an element of more than {_LARGEST_STRING} bytes"
+        )
