@@ -13,6 +13,9 @@ TOOLS := $(VENV)/.tools-installed
 # Errors only: pip's warnings (it runs as root, an index lacks a name) would bury what a newcomer should read.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+# ONNX Runtime's official builds report what they run to their maker unless told otherwise.
+export ORT_DISABLE_TELEMETRY ?= 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # The targets share one .venv and two cores: running them side by side would only confuse them.
