@@ -270,6 +270,26 @@ def test_contradictions_name_field_expected_and_got(text: str, reason: str) -> N
     assert reason in refusal(text)
 
 
+def test_a_batch_axis_is_asked_for_only_where_there_is_one() -> None:
+    """A fixed first axis cannot be the batch, so max_batch_size is not what is missing."""
+    message = refusal(
+        'input { name: "A" data_type: TYPE_FP32 dims: 4 } output { name: "B" data_type: TYPE_INT64 dims: [-1, 2] }',
+        FIXED,
+    )
+    assert message == "field 'input[0].dims': input 'A': the model has shape [1,4], got [4]"
+
+
+def test_a_tensor_without_axes_has_no_batch_axis_either() -> None:
+    """The field that is named is the one that was written."""
+    scalars = Signature((tensor("A", "FP32"),), BATCHABLE.outputs)
+    text = 'max_batch_size: 2 input { name: "A" data_type: TYPE_FP32 dims: 1 }'
+    text += 'output { name: "B" data_type: TYPE_INT64 dims: [2, -1] }'
+    assert refusal(text, scalars) == (
+        "field 'input[0].dims': input 'A': the model has shape [], got [-1,1], "
+        "whose first axis is the batch (max_batch_size is above 0)"
+    )
+
+
 def test_reshapes_are_held_against_the_model() -> None:
     """The model has the reshape's shape, clients have dims."""
     completed = complete(

@@ -143,6 +143,8 @@ def test_what_is_printed_parses_to_the_same(config: ModelConfig) -> None:
         ('# dims: 1 {\ninput { name: "x: {" dims: [1, y] }', 2, "dims", "Couldn't parse integer: y"),
         ("\n\ninput { data_type: TYPE_FLOAT }", 3, "data_type", "has no value named TYPE_FLOAT"),
         ('name: "a"\nname: "b"', 2, "name", 'should not have multiple "name" fields'),
+        ("max_batch_size: many\nbackend: 'python'", 1, "max_batch_size", "Couldn't parse integer: many"),
+        ("max_batch_size: # dims: 4\n x", 2, "max_batch_size", "Couldn't parse integer: x"),
         ("max_batch_size: 99999999999", 1, "max_batch_size", "Value out of range: 99999999999"),
         ('input [ {\n name: "a" }', 2, "name", 'Expected ","'),
         ("dynamic_batching: yes", 1, "dynamic_batching", 'Expected "{"'),

@@ -22,7 +22,7 @@ def specific(*versions: int) -> ModelVersionPolicy:
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "01", "-1", "+1", " 1", "1 ", "1.0", "v1", "", "1\n", "\u0661", "1e3", str(2**63)]
+    "text", ["0", "01", "-1", "+1", " 1", "1 ", "1.0", "v1", "", "1\n", "\u0661", "1\u0661", "1e3", str(2**63)]
 )
 def test_what_is_no_version(text: str) -> None:
     """Signs, leading zeros, other digits than 0 to 9, and numbers that do not fit int64 are none."""
