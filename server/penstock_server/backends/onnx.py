@@ -11,6 +11,7 @@ Settings from the config, by the names Triton's ONNX Runtime backend uses:
 
 import ctypes
 import logging
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from math import prod
@@ -89,7 +90,10 @@ class OnnxBackend:
 
 
 def _onnxruntime() -> Any:
-    # An extra: a server of Python models does without it.
+    """The library, which is an extra: a server of Python models does without it."""
+    # Its official builds report what they run to their maker unless told otherwise. What a server
+    # serves is its operator's business.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return import_module("onnxruntime")
 
 

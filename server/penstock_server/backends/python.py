@@ -22,6 +22,7 @@ from typing import ClassVar
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.backends.base import ModelBatch, ModelFiles, RequestInfo, Tensors
 from penstock_server.errors import LoadError, ModelError
+from penstock_server.models.signature import Signature
 from penstock_server.status import Status
 
 __all__ = [
@@ -90,11 +91,14 @@ class PythonBackend:
 class PythonFile:
     """The class in a `model.py`."""
 
-    signature: ClassVar[None] = None  # code does not say what it takes; the config must
-
     def __init__(self, files: ModelFiles, model_class: type[PythonModel]) -> None:
         self._files = files
         self._class = model_class
+
+    @property
+    def signature(self) -> Signature | None:
+        """None: code does not say what it takes, the config must."""
+        return None
 
     def instances(self, config: ModelConfig, count: int) -> Sequence["PythonInstance"]:
         made: list[PythonInstance] = []

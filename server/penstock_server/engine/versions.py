@@ -1,6 +1,6 @@
 """Models in memory: their versions, the state of each, and how a request finds one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -57,8 +57,8 @@ class ServedModel:
 class Models:
     """All models of the server, by name. Names are looked up, never interpreted."""
 
-    def __init__(self, models: Iterable[ServedModel] = ()) -> None:
-        self._models = {model.name: model for model in models}
+    def __init__(self) -> None:
+        self._models: dict[str, ServedModel] = {}
 
     def __repr__(self) -> str:
         ready = sum(model.ready for model in self._models.values())
@@ -66,6 +66,10 @@ class Models:
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
+
+    def add(self, model: ServedModel) -> None:
+        """Take a model in, under its name."""
+        self._models[model.name] = model
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,1 @@
+"""The server as one thing: settings, assembly, start and drain."""

@@ -1,0 +1,153 @@
+"""Puts the layers together, starts them from the bottom up and drains them from the top down.
+
+    start:  models ─▶ engine ─▶ services ─▶ transport ─▶ metrics port
+    stop:   not ready ─▶ transport refuses new calls, running ones end ─▶ queues drain ─▶ instances close
+
+A model that cannot be loaded does not keep the others from being served; readiness tells.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import CollectorRegistry
+
+from penstock_server import __version__
+from penstock_server.app.settings import ServerSettings
+from penstock_server.backends.base import Backend
+from penstock_server.backends.onnx import OnnxBackend
+from penstock_server.backends.python import PythonBackend
+from penstock_server.engine.loading import LoadSettings, load_model
+from penstock_server.engine.versions import Models
+from penstock_server.errors import LoadError
+from penstock_server.metrics.collector import PenstockCollector
+from penstock_server.metrics.http import MetricsServer
+from penstock_server.models.repository import ModelSource, scan, single_file
+from penstock_server.service.decode import Decoder
+from penstock_server.service.health import SERVICE as HEALTH_SERVICE
+from penstock_server.service.health import HealthService
+from penstock_server.service.inference import Inference
+from penstock_server.service.reflection import ReflectionService
+from penstock_server.service.seam import Methods, Stream, Unary
+from penstock_server.service.state import ServerState
+from penstock_server.service.v2 import SERVICE as V2_SERVICE
+from penstock_server.service.v2 import V2Service
+from penstock_server.transports.base import Transport
+from penstock_server.transports.grpcio import GrpcioTransport
+
+_log = logging.getLogger(__name__)
+
+_SINGLE_FILE_BATCH_SIZE = 64
+_REPOSITORY_BATCH_SIZE = 4  # Triton's default
+_CLOSE_SECONDS = 5.0
+
+
+def backends() -> Mapping[str, Backend]:
+    """The backends by the name that configs use."""
+    return {backend.name: backend for backend in (OnnxBackend(), PythonBackend())}
+
+
+def find_models(settings: ServerSettings) -> Sequence[ModelSource]:
+    """The models that the settings name. Raises LoadError if there is nothing to serve."""
+    if settings.source.is_file():
+        return [single_file(settings.source)]
+    sources = list(scan(settings.source).models.values())
+    if not sources:
+        raise LoadError("there is no model in this folder", file=str(settings.source))
+    return sources
+
+
+def load_settings(settings: ServerSettings) -> LoadSettings:
+    """How models are loaded."""
+    single = settings.source.is_file()
+    size = settings.max_batch_size
+    if size is None:
+        size = _SINGLE_FILE_BATCH_SIZE if single else _REPOSITORY_BATCH_SIZE
+    return LoadSettings(default_max_batch_size=size, max_queued_rows=settings.max_queued_rows)
+
+
+class PenstockServer:
+    """A server, from `start` to `stop`. Lives on the loop that starts it."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self.models = Models()
+        self.state = ServerState(self.models)
+        self._transport: Transport | None = None
+        self._metrics: MetricsServer | None = None
+        self.port = 0
+        """The port of gRPC, once started."""
+        self.metrics_port = 0
+
+    def __repr__(self) -> str:
+        return f"<PenstockServer {self.state!r}, {self.models!r}, {self._transport!r}>"
+
+    async def start(self) -> None:
+        """Load the models and listen.
+
+        Raises LoadError if there is no model at all, BindError if a port cannot be had. Either way
+        nothing stays behind.
+        """
+        sources = find_models(self._settings)
+        loading = load_settings(self._settings)
+        known_backends = backends()
+        try:
+            for source in sources:
+                self.models.add(await load_model(source, known_backends, loading))
+            self._transport = GrpcioTransport(self._methods(), self._settings.transport)
+            if self._settings.metrics_port is not None:
+                self._metrics = self._start_metrics(self._transport, self._settings.metrics_port)
+                self.metrics_port = self._metrics.port
+            self.port = await self._transport.start()
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    async def stop(self, grace: float | None = None) -> bool:
+        """Drain within `grace` seconds (default: the setting) and close.
+
+        What was accepted is answered; what takes longer is cut off. False if something had to be.
+        """
+        grace = self._settings.drain_seconds if grace is None else grace
+        ends = time.monotonic() + grace
+        self.state.exit()
+        if self._transport is not None:
+            await self._transport.stop(grace)
+        drained = await self._drain_queues(max(0.0, ends - time.monotonic()))
+        closed = [
+            await asyncio.to_thread(version.driver.close, _CLOSE_SECONDS if drained else 0.0)
+            for version in list(self.models.versions())
+        ]
+        if self._metrics is not None:
+            await self._metrics.close()
+        return drained and all(closed)
+
+    def _methods(self) -> Methods:
+        dialect = self._settings.compat.dialect
+        decoder = Decoder(self.models, dialect)
+        inference = Inference(decoder, dialect, self._settings.transport.max_message_bytes)
+        methods: dict[str, Unary | Stream] = {}
+        methods |= V2Service(self.models, self.state, dialect, inference, __version__).methods()
+        methods |= HealthService(self.state, dialect).methods()
+        if self._settings.reflection:
+            methods |= ReflectionService([V2_SERVICE, HEALTH_SERVICE], dialect.malformed).methods()
+        return methods
+
+    def _start_metrics(self, transport: Transport, port: int) -> MetricsServer:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(PenstockCollector(self.models, self.state, transport.statistics))
+        return MetricsServer(registry, self.state, self._settings.transport.host, port)
+
+    async def _drain_queues(self, seconds: float) -> bool:
+        idle = [asyncio.Event() for _ in self.models.versions()]
+        for version, event in zip(self.models.versions(), idle, strict=True):
+            version.driver.drain(event.set)
+        try:
+            async with asyncio.timeout(max(seconds, 0.05)):
+                for event in idle:
+                    await event.wait()
+        except TimeoutError:
+            _log.warning("the drain took too long: requests that still run are abandoned")
+            return False
+        return True

@@ -1,0 +1,38 @@
+"""What an operator can choose, in one place."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from penstock_server.service.dialect import PENSTOCK, TRITON, Dialect
+from penstock_server.transports.base import TransportSettings
+
+
+class Compat(Enum):
+    """Whom to be like where the protocol leaves a choice."""
+
+    NONE = "none"
+    TRITON = "triton"
+
+    @property
+    def dialect(self) -> Dialect:
+        return TRITON if self is Compat.TRITON else PENSTOCK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The settings of a server."""
+
+    source: Path
+    """A model repository, or a single `.onnx` file."""
+    transport: TransportSettings = field(default_factory=TransportSettings)
+    metrics_port: int | None = 8002
+    """0: any free one. None: no metrics port."""
+    compat: Compat = Compat.NONE
+    reflection: bool = False
+    max_batch_size: int | None = None
+    """For models that do not say; None: 64 for a single file, 4 in a repository, as Triton."""
+    max_queued_rows: int = 4096
+    """The bound of each model's queue, in rows."""
+    drain_seconds: float = 30.0
+    """How long a drain may take before calls are cut off."""

@@ -1,0 +1,105 @@
+"""A grpc.aio server for the seam's methods, on raw bytes.
+
+What was learnt about grpc.aio the hard way, and holds here:
+
+* Serialisers are never given to it: an exception in one goes to the client as UNKNOWN, with its text.
+* Handlers let nothing escape but cancellation, for the same reason.
+* `so_reuseport` is off: with it a second server binds the same port without a word and takes half of
+  the calls.
+* Keepalive alone takes a minute to notice a frozen client; the ping timeout has to be set too.
+* `stop` returns before the last handlers have ended; the calls are counted here to know when they have.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from grpc import aio
+
+from penstock_server.service.seam import Methods, Stream, Unary
+from penstock_server.transports.base import BindError, TlsSettings, TransportSettings, TransportStatistics
+from penstock_server.transports.grpcio.calls import Calls, Handler, stream_handler, unary_handler
+
+
+class GrpcioTransport:
+    """See `transports.base.Transport`."""
+
+    def __init__(self, methods: Methods, settings: TransportSettings) -> None:
+        self._settings = settings
+        self._calls = Calls()
+        self._handlers = _Handlers(methods, self._calls)
+        self._server: aio.Server | None = None
+
+    def __repr__(self) -> str:
+        s = self.statistics()
+        return f"<GrpcioTransport {self._settings.host}:{self._settings.port}: {s.calls_in_flight} calls in flight>"
+
+    async def start(self) -> int:
+        self._server = aio.server(options=_options(self._settings))
+        self._server.add_generic_rpc_handlers((self._handlers,))
+        address = f"{_bracketed(self._settings.host)}:{self._settings.port}"
+        try:
+            if self._settings.tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _credentials(self._settings.tls))
+        except RuntimeError:
+            raise BindError(f"cannot listen on {address}: is the port in use?") from None
+        await self._server.start()
+        return port
+
+    async def stop(self, grace: float) -> None:
+        if self._server is not None:
+            await self._server.stop(grace)
+            await self._calls.idle()
+
+    def statistics(self) -> TransportStatistics:
+        return TransportStatistics(self._calls.in_flight, self._calls.total)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds the handler of a method. None makes the core answer UNIMPLEMENTED."""
+
+    def __init__(self, methods: Methods, calls: Calls) -> None:
+        self._handlers = {path: _handler(method, path, calls) for path, method in methods.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(method: Unary | Stream, path: str, calls: Calls) -> Handler:
+    return unary_handler(method, path, calls) if isinstance(method, Unary) else stream_handler(method, path, calls)
+
+
+def _options(settings: TransportSettings) -> Sequence[tuple[str, int]]:
+    return (
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    )
+
+
+def _bracketed(host: str) -> str:
+    """An IPv6 address needs brackets before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+    pair = (_read(tls.key, "key"), _read(tls.certificate, "certificate"))
+    client_ca = None if tls.client_ca is None else _read(tls.client_ca, "client CA")
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BindError(f"cannot read the TLS {what} {path}: {error.strerror}") from None
