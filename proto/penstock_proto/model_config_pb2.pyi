@@ -660,7 +660,7 @@ class ModelOptimizationPolicy(_message.Message):
         LEVEL_FIELD_NUMBER: _builtins.int
         level: _builtins.int
         """0 = the backend's default, negative = less than that, positive = more. ONNX Runtime:
-        -1 basic, 1 extended, 0 all.
+        0 all, 1 basic and extended, -1 basic only, 2 none.
         """
         def __init__(
             self,
