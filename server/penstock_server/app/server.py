@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from prometheus_client import CollectorRegistry
 
 from penstock_server import __version__
-from penstock_server.app.settings import ServerSettings
+from penstock_server.app.settings import ServerSettings, TransportName
 from penstock_server.backends.base import Backend
 from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
@@ -38,6 +38,7 @@ from penstock_server.transports.grpcio import GrpcioTransport
 
 _log = logging.getLogger(__name__)
 
+_TRANSPORTS = {TransportName.GRPCIO: GrpcioTransport}
 _SINGLE_FILE_BATCH_SIZE = 64
 _REPOSITORY_BATCH_SIZE = 4  # Triton's default
 _CLOSE_SECONDS = 5.0
@@ -71,7 +72,7 @@ class PenstockServer:
     """A server, from `start` to `stop`. Lives on the loop that starts it."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.models = Models()
         self.state = ServerState(self.models)
         self._transport: Transport | None = None
@@ -89,15 +90,16 @@ class PenstockServer:
         Raises LoadError if there is no model at all, BindError if a port cannot be had. Either way
         nothing stays behind.
         """
-        sources = find_models(self._settings)
-        loading = load_settings(self._settings)
+        sources = find_models(self.settings)
+        loading = load_settings(self.settings)
         known_backends = backends()
         try:
             for source in sources:
                 self.models.add(await load_model(source, known_backends, loading))
-            self._transport = GrpcioTransport(self._methods(), self._settings.transport)
-            if self._settings.metrics_port is not None:
-                self._metrics = self._start_metrics(self._transport, self._settings.metrics_port)
+            transport = _TRANSPORTS[self.settings.transport_name]
+            self._transport = transport(self._methods(), self.settings.transport)
+            if self.settings.metrics_port is not None:
+                self._metrics = self._start_metrics(self._transport, self.settings.metrics_port)
                 self.metrics_port = self._metrics.port
             self.port = await self._transport.start()
         except BaseException:
@@ -109,7 +111,7 @@ class PenstockServer:
 
         What was accepted is answered; what takes longer is cut off. False if something had to be.
         """
-        grace = self._settings.drain_seconds if grace is None else grace
+        grace = self.settings.drain_seconds if grace is None else grace
         ends = time.monotonic() + grace
         self.state.exit()
         if self._transport is not None:
@@ -124,20 +126,20 @@ class PenstockServer:
         return drained and all(closed)
 
     def _methods(self) -> Methods:
-        dialect = self._settings.compat.dialect
+        dialect = self.settings.compat.dialect
         decoder = Decoder(self.models, dialect)
-        inference = Inference(decoder, dialect, self._settings.transport.max_message_bytes)
+        inference = Inference(decoder, dialect, self.settings.transport.max_message_bytes)
         methods: dict[str, Unary | Stream] = {}
         methods |= V2Service(self.models, self.state, dialect, inference, __version__).methods()
         methods |= HealthService(self.state, dialect).methods()
-        if self._settings.reflection:
+        if self.settings.reflection:
             methods |= ReflectionService([V2_SERVICE, HEALTH_SERVICE], dialect.malformed).methods()
         return methods
 
     def _start_metrics(self, transport: Transport, port: int) -> MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(PenstockCollector(self.models, self.state, transport.statistics))
-        return MetricsServer(registry, self.state, self._settings.transport.host, port)
+        return MetricsServer(registry, self.state, self.settings.transport.host, port)
 
     async def _drain_queues(self, seconds: float) -> bool:
         idle = [asyncio.Event() for _ in self.models.versions()]

@@ -19,6 +19,12 @@ class Compat(Enum):
         return TRITON if self is Compat.TRITON else PENSTOCK
 
 
+class TransportName(Enum):
+    """The transports there are."""
+
+    GRPCIO = "grpcio"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """The settings of a server."""
@@ -26,6 +32,7 @@ class ServerSettings:
     source: Path
     """A model repository, or a single `.onnx` file."""
     transport: TransportSettings = field(default_factory=TransportSettings)
+    transport_name: TransportName = TransportName.GRPCIO
     metrics_port: int | None = 8002
     """0: any free one. None: no metrics port."""
     compat: Compat = Compat.NONE

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock_proto.model_config_pb2 import ModelConfig
-from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo
+from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo, Tensors
 from penstock_server.backends.runner import ThreadRunner
 from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.driver import Driver
@@ -123,7 +123,9 @@ def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, fil
     wanted = range(len(spec.outputs))
     outputs = tuple(tensor.name for tensor in spec.outputs)
     for _ in range(sample.count):
-        batch = ModelBatch(dict(sample.inputs), sample.rows, [RequestInfo(sample.rows, outputs=outputs)])
+        batch = ModelBatch(
+            _as_model_takes(sample.inputs, spec), sample.rows, [RequestInfo(sample.rows, outputs=outputs)]
+        )
         try:
             check_outputs(instance.run(batch), wanted, spec, sample.rows)
         except (BadOutput, ModelError) as error:
@@ -132,3 +134,14 @@ def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, fil
             ) from error
         for failure in batch.failures.values():
             raise LoadError(f"warm-up '{sample.name}' failed: {failure.message}", model=files.model)
+
+
+def _as_model_takes(inputs: Tensors, spec: ModelSpec) -> Tensors:
+    """Arrays in the clients' shapes, reshaped where the model's differ."""
+    batch_axes = 1 if spec.max_batch_size else 0
+    reshaped = dict(inputs)
+    for name, reshape in spec.input_reshapes.items():
+        if name in reshaped:
+            shape = reshaped[name].shape
+            reshaped[name] = reshaped[name].reshape(shape[:batch_axes] + reshape.to_model(shape[batch_axes:]))
+    return reshaped

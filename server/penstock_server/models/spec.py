@@ -11,7 +11,7 @@ from enum import Enum
 
 from penstock_proto.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from penstock_server.models.config import Tensor, datatype_of
-from penstock_server.tensors.spec import TensorSpec
+from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
 class TimeoutAction(Enum):
@@ -111,6 +111,14 @@ class ModelSpec:
     def batch_rows(self) -> int:
         """The most rows that one execution takes: 1 for a model without a batch axis."""
         return max(self.max_batch_size, 1)
+
+    def describe(self) -> str:
+        """What it takes and gives, in one line: `X FP32 [-1,4] → label INT64 [-1]`."""
+        return f"{self._show(self.inputs)} → {self._show(self.outputs)}"
+
+    def _show(self, tensors: Iterable[TensorSpec]) -> str:
+        batch = (-1,) if self.max_batch_size else ()
+        return ", ".join(f"{t.name} {t.datatype.name} {show_shape((*batch, *t.shape))}" for t in tensors)
 
 
 def model_spec(config: ModelConfig, labels: Mapping[str, Sequence[str]] | None = None) -> ModelSpec:

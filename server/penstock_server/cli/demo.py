@@ -1,0 +1,134 @@
+"""`penstock demo`: the whole way, once, with real models and real data.
+
+A server starts on free ports with the example models; each model is asked over gRPC what it is known
+to answer. It ends with 0 only if every answer was right.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
+
+import numpy as np
+from rich.table import Table
+
+from penstock_server import __version__
+from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
+from penstock_server.app.run import ServerThread
+from penstock_server.app.settings import ServerSettings
+from penstock_server.cli.output import complain, out
+from penstock_server.examples import REPOSITORY, Example, SpeechExample, Tensors, all_examples, speech_example
+from penstock_server.transports.base import TransportSettings
+
+if TYPE_CHECKING:
+    from penstock_client import AsyncClient
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one example showed."""
+
+    model: str
+    question: str
+    answer: str
+    seconds: list[float]
+    """How long each request took."""
+    wrong: list[str] = field(default_factory=list[str])
+    batches: int = 0
+    """In how many executions of the model they ran."""
+
+
+def demo() -> int:
+    """Start a server with the example models, ask each of them over gRPC, and check the answers."""
+    configure_logging(LogLevel.WARNING, LogFormat.TEXT)
+    settings = ServerSettings(source=REPOSITORY, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
+    with ServerThread(settings) as server:
+        out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
+        seen, wrong = asyncio.run(_drive(server.port))
+        wrong += _check_http(server.metrics_port)
+    out.print(_table(seen))
+    for one in seen:
+        wrong += [f"{one.model}: {problem}" for problem in one.wrong]
+    for problem in wrong:
+        complain(problem)
+    if wrong:
+        return 1
+    out.print("Every answer was right. Serve models of your own: [bold]penstock serve path/to/model.onnx[/]")
+    return 0
+
+
+async def _drive(port: int) -> tuple[list[_Seen], list[str]]:
+    from penstock_client import AsyncClient, InferenceError
+
+    async with AsyncClient(f"127.0.0.1:{port}", timeout=30.0) as client:
+        if not await client.is_ready():
+            return [], ["the server is not ready"]
+        # That call has connected already; its time would say nothing about the server.
+        try:
+            seen = [await _ask(client, example) for example in all_examples()]
+            seen.append(await _listen(client, speech_example()))
+        except InferenceError as error:
+            return [], [f"a request failed: {error}"]
+        executions = {model.name: model.execution_count for model in await client.statistics()}
+    for one in seen:
+        one.batches = executions[one.model]
+    return seen, []
+
+
+async def _ask(client: "AsyncClient", example: Example) -> _Seen:
+    """Send each row as a request of its own, all at once: the server makes batches of them."""
+    rows = len(example.rows)
+    seconds: list[float] = []
+
+    async def one(row: int) -> Tensors:
+        began = time.perf_counter()
+        result = await client.infer(example.model, {k: v[row : row + 1] for k, v in example.inputs.items()})
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    answers = await asyncio.gather(*(one(row) for row in range(rows)))
+    outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in example.expected}
+    answer = f"{example.rows[0]}: {example.describe(outputs)[0]}"
+    return _Seen(example.model, example.title, answer, seconds, example.differences(outputs))
+
+
+async def _listen(client: "AsyncClient", speech: SpeechExample) -> _Seen:
+    """Walk through a recording; the client carries the model's state from frame to frame."""
+    heard: list[float] = []
+    seconds: list[float] = []
+    state = speech.initial_state
+    for window in speech.windows:
+        began = time.perf_counter()
+        answer = await client.infer(speech.model, {"input": window, "state": state})
+        seconds.append(time.perf_counter() - began)
+        heard.append(float(answer["output"][0, 0]))
+        state = answer["stateN"]
+    differences = speech.differences(heard)
+    return _Seen(speech.model, speech.title, speech.describe(heard), seconds, differences)
+
+
+def _check_http(port: int) -> list[str]:
+    """Whether the operators' port answers."""
+    wrong: list[str] = []
+    for path, expected in (("/v2/health/ready", ""), ("/metrics", "nv_inference_count")):
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5.0) as response:
+            if expected not in response.read().decode():
+                wrong.append(f"{path} lacks {expected}")
+    return wrong
+
+
+def _table(seen: list[_Seen]) -> Table:
+    table = Table(title="What the models answered", title_justify="left")
+    table.add_column("model")
+    table.add_column("asked")
+    table.add_column("for example")
+    for name in ("requests", "batches", "median ms"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for one in seen:
+        question = one.question.removeprefix(f"{one.model}: ")
+        numbers = (str(len(one.seconds)), str(one.batches), f"{median(one.seconds) * 1e3:.2f}")
+        table.add_row(one.model, question, one.answer, *numbers, "[red]WRONG[/]" if one.wrong else "[green]right[/]")
+    return table

@@ -1,0 +1,20 @@
+"""How the commands speak: results on standard output, trouble on standard error in one line."""
+
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+out = Console()
+err = Console(stderr=True)
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    err.print(f"penstock: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Say what is wrong and end with this exit status."""
+    complain(message)
+    raise typer.Exit(status)
