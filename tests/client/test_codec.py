@@ -151,6 +151,13 @@ class TestResults:
         assert result["y"].tolist() == values
         assert result["y"].dtype == np.dtype(DATATYPES[datatype].numpy)
 
+    def test_typed_contents_that_do_not_fit(self) -> None:
+        """A shape with -1 is not taken for "whatever fits" there either."""
+        contents = pb.InferTensorContents(fp32_contents=[1.5, 2])
+        output = pb.ModelInferResponse.InferOutputTensor(name="y", datatype="FP32", shape=[-1], contents=contents)
+        with pytest.raises(InferenceError, match="output 'y': a negative dimension"):
+            infer_result(pb.ModelInferResponse(outputs=[output]).SerializeToString())
+
     @pytest.mark.parametrize(
         ("datatype", "shape", "raw", "complaint"),
         [

@@ -21,6 +21,7 @@ import grpc
 
 from penstock_client.errors import InferenceError
 
+_FOREVER = 1e9  # seconds, 30 years: gRPC takes timeouts of some thousand years for past ones
 _MAX_PUSHBACK_MS = 2**31 - 1  # gRFC A6: a signed 32-bit number
 
 
@@ -45,11 +46,10 @@ class Deadline:
 
     def timeout(self, now: float) -> float | None:
         """What is left, in seconds; None if there is no deadline. InferenceError if it has passed."""
-        if math.isinf(self.at):
-            return None
-        if now >= self.at:  # gRPC would try all the same, and sometimes be answered
+        left = self.at - now
+        if left <= 0:  # gRPC would try all the same, and sometimes be answered
             raise InferenceError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the call was made")
-        return self.at - now
+        return None if left > _FOREVER else left
 
 
 NO_DEADLINE = Deadline(math.inf)

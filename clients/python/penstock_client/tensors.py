@@ -109,7 +109,7 @@ def converted(value: ArrayLike, datatype: DataType) -> Array:
     if datatype is BF16:
         if array.dtype.name == "bfloat16":
             return array.view(BF16.numpy)
-        if array.dtype.newbyteorder("<") == BF16.numpy and not is_plain(value):
+        if array.dtype.newbyteorder("<") == BF16.numpy:
             return array.astype(BF16.numpy, copy=False)
         return fp32_to_bf16(_cast(array, np.dtype(np.float32), BF16))
     target = np.dtype(datatype.numpy)
