@@ -111,6 +111,10 @@ class LoadError(Exception):
         self.field = field
 
 
+class BindError(Exception):
+    """An address cannot be listened on. For the operator."""
+
+
 def failure_of(error: BaseException, *, during: str) -> Failure:
     """What a client is told about this exception: the one door from exceptions to statuses.
 

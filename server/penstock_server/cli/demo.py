@@ -32,7 +32,8 @@ class _Seen:
 
     model: str
     question: str
-    answer: str
+    example: str
+    """One of the questions with its answer, in words."""
     seconds: list[float]
     """How long each request took."""
     wrong: list[str] = field(default_factory=list[str])
@@ -48,6 +49,8 @@ def demo() -> int:
         out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
         seen, wrong = asyncio.run(_drive(server.port))
         wrong += _check_http(server.metrics_port)
+    for one in seen:
+        out.print(f"[bold]{one.model}[/]  {one.question}\n  {one.example}", highlight=False)
     out.print(_table(seen))
     for one in seen:
         wrong += [f"{one.model}: {problem}" for problem in one.wrong]
@@ -55,7 +58,7 @@ def demo() -> int:
         complain(problem)
     if wrong:
         return 1
-    out.print("Every answer was right. Serve models of your own: [bold]penstock serve path/to/model.onnx[/]")
+    out.print("Every answer was right. Now serve a model of your own: [bold]penstock serve model.onnx[/]")
     return 0
 
 
@@ -90,8 +93,8 @@ async def _ask(client: "AsyncClient", example: Example) -> _Seen:
 
     answers = await asyncio.gather(*(one(row) for row in range(rows)))
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in example.expected}
-    answer = f"{example.rows[0]}: {example.describe(outputs)[0]}"
-    return _Seen(example.model, example.title, answer, seconds, example.differences(outputs))
+    words = f"{example.rows[0]} → {example.describe(outputs)[0]}"
+    return _Seen(example.model, example.title.partition(": ")[2], words, seconds, example.differences(outputs))
 
 
 async def _listen(client: "AsyncClient", speech: SpeechExample) -> _Seen:
@@ -106,7 +109,8 @@ async def _listen(client: "AsyncClient", speech: SpeechExample) -> _Seen:
         heard.append(float(answer["output"][0, 0]))
         state = answer["stateN"]
     differences = speech.differences(heard)
-    return _Seen(speech.model, speech.title, speech.describe(heard), seconds, differences)
+    words = f"'{speech.text}' → {speech.describe(heard)}"
+    return _Seen(speech.model, speech.title.partition(": ")[2], words, seconds, differences)
 
 
 def _check_http(port: int) -> list[str]:
@@ -120,15 +124,13 @@ def _check_http(port: int) -> list[str]:
 
 
 def _table(seen: list[_Seen]) -> Table:
-    table = Table(title="What the models answered", title_justify="left")
+    table = Table()
     table.add_column("model")
-    table.add_column("asked")
-    table.add_column("for example")
-    for name in ("requests", "batches", "median ms"):
+    for name in ("requests", "batches", "median ms", "slowest ms"):
         table.add_column(name, justify="right")
-    table.add_column("")
+    table.add_column("answers")
     for one in seen:
-        question = one.question.removeprefix(f"{one.model}: ")
-        numbers = (str(len(one.seconds)), str(one.batches), f"{median(one.seconds) * 1e3:.2f}")
-        table.add_row(one.model, question, one.answer, *numbers, "[red]WRONG[/]" if one.wrong else "[green]right[/]")
+        times = (f"{median(one.seconds) * 1e3:.2f}", f"{max(one.seconds) * 1e3:.2f}")
+        mark = "[red]WRONG[/]" if one.wrong else "[green]right[/]"
+        table.add_row(one.model, str(len(one.seconds)), str(one.batches), *times, mark)
     return table

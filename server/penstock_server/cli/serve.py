@@ -12,11 +12,10 @@ from penstock_server.app.run import run_until_signal
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
 from penstock_server.cli.output import fail
-from penstock_server.errors import LoadError
+from penstock_server.errors import BindError, LoadError
 from penstock_server.transports.base import (
     DEFAULT_MAX_MESSAGE_BYTES,
     LARGEST_MESSAGE_BYTES,
-    BindError,
     TlsSettings,
     TransportSettings,
 )
@@ -43,7 +42,10 @@ def serve(
     metrics_port: Annotated[
         int,
         typer.Option(
-            help="The HTTP port of /metrics and health; 0: a free one.", envvar="PENSTOCK_METRICS_PORT", **_PORT
+            help="The HTTP port of /metrics and health; 0: a free one.",
+            envvar="PENSTOCK_METRICS_PORT",
+            min=0,
+            max=_LARGEST_PORT,
         ),
     ] = 8002,
     metrics: Annotated[bool, typer.Option(help="Whether there is a metrics port.", envvar="PENSTOCK_METRICS")] = True,

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from penstock_server.engine.statistics import VersionStatistics
 from penstock_server.engine.versions import Models
+from penstock_server.service.seam import TransportStatistics
 from penstock_server.service.state import ServerState
-from penstock_server.transports.base import TransportStatistics
 
 _LABELS = ("model", "version")
 

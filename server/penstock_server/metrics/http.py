@@ -16,8 +16,8 @@ from typing import cast
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from penstock_server.errors import BindError
 from penstock_server.service.state import ServerState
-from penstock_server.transports.base import BindError
 
 _log = logging.getLogger(__name__)
 

@@ -99,5 +99,14 @@ class Stream:
 Methods = Mapping[str, Unary | Stream]
 
 
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """A snapshot of what every transport counts."""
+
+    calls_in_flight: int
+    calls: int
+    """Since the start."""
+
+
 def nothing_to_cancel() -> None:
     """The `Cancel` of a call that was answered at once."""

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from penstock_server.service.seam import TransportStatistics
+
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 """gRPC's own bound."""
-
-
-class BindError(Exception):
-    """The address cannot be listened on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +33,6 @@ class TransportSettings:
     """In both directions."""
     max_streams: int = 256
     """Calls at once on one connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransportStatistics:
-    """A snapshot."""
-
-    calls_in_flight: int
-    calls: int
-    """Since the start."""
 
 
 class Transport(Protocol):

@@ -16,8 +16,9 @@ from pathlib import Path
 import grpc
 from grpc import aio
 
-from penstock_server.service.seam import Methods, Stream, Unary
-from penstock_server.transports.base import BindError, TlsSettings, TransportSettings, TransportStatistics
+from penstock_server.errors import BindError
+from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
+from penstock_server.transports.base import TlsSettings, TransportSettings
 from penstock_server.transports.grpcio.calls import Calls, Handler, stream_handler, unary_handler
 
 
