@@ -7,7 +7,7 @@ was serialised once.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import Enum
 from typing import Generic, TypeVar
 
 import grpc
@@ -28,7 +28,7 @@ _V2 = "/inference.GRPCInferenceService/"
 _HEALTH = "/grpc.health.v1.Health/"
 
 
-class Health(IntEnum):
+class Health(Enum):
     """What a health check answers."""
 
     UNKNOWN = 0
