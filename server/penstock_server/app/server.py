@@ -33,7 +33,7 @@ from penstock_server.service.seam import Methods, Stream, Unary
 from penstock_server.service.state import ServerState
 from penstock_server.service.v2 import SERVICE as V2_SERVICE
 from penstock_server.service.v2 import V2Service
-from penstock_server.transports.base import Transport
+from penstock_server.transports.base import Transport, check_address
 from penstock_server.transports.grpcio import GrpcioTransport
 
 _log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ class PenstockServer:
         Raises LoadError if there is no model at all, BindError if a port cannot be had. Either way
         nothing stays behind.
         """
+        self._check_addresses()
         sources = find_models(self.settings)
         loading = load_settings(self.settings)
         known_backends = backends()
@@ -124,6 +125,11 @@ class PenstockServer:
         if self._metrics is not None:
             await self._metrics.close()
         return drained and all(closed)
+
+    def _check_addresses(self) -> None:
+        for port in (self.settings.transport.port, self.settings.metrics_port):
+            if port:
+                check_address(self.settings.transport.host, port)
 
     def _methods(self) -> Methods:
         dialect = self.settings.compat.dialect

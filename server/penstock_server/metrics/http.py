@@ -41,7 +41,7 @@ class MetricsServer:
         try:
             self._server = _Server((host, port), self._answer)
         except OSError as error:
-            raise BindError(f"cannot listen on {host}:{port} for metrics: {error.strerror}") from None
+            raise BindError(f"cannot listen on {host}:{port}: {error.strerror}") from None
         self.port: int = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="penstock metrics", daemon=True)
         self._thread.start()

@@ -61,7 +61,9 @@ def bf16_to_fp32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def fp32_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """float32 as BF16 bit patterns, rounded to nearest even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    quiet = (bits >> np.uint32(16)) | np.uint32(0x40)  # rounding must not carry a NaN into infinity
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    bits = flat.view(np.uint32)
+    upper = bits >> np.uint32(16)
+    rounded = (bits + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16)
+    quiet = upper | np.uint32(0x40)  # rounding must not carry a NaN into infinity
+    return np.where(np.isnan(flat), quiet, rounded).astype(np.uint16).reshape(np.shape(values))

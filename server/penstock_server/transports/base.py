@@ -1,9 +1,11 @@
 """What every transport is told, and what it offers."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from penstock_server.errors import BindError
 from penstock_server.service.seam import TransportStatistics
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
@@ -50,3 +52,18 @@ class Transport(Protocol):
         ...
 
     def statistics(self) -> TransportStatistics: ...
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise BindError if nobody could listen there now.
+
+    For an early and readable refusal, before models are loaded; whoever listens later may still fail.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As a server does: a port whose last connections are still dying can be listened on.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise BindError(f"cannot listen on {host}:{port}: {error.strerror}") from None
