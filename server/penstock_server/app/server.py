@@ -1,6 +1,6 @@
 """Puts the layers together, starts them from the bottom up and drains them from the top down.
 
-    start:  models ─▶ engine ─▶ services ─▶ transport ─▶ metrics port
+    start:  metrics port (live, not ready) ─▶ models ─▶ services ─▶ transport ─▶ ready
     stop:   not ready ─▶ transport refuses new calls, running ones end ─▶ queues drain ─▶ instances close
 
 A model that cannot be loaded does not keep the others from being served; readiness tells.
@@ -24,12 +24,13 @@ from penstock_server.errors import LoadError
 from penstock_server.metrics.collector import PenstockCollector
 from penstock_server.metrics.http import MetricsServer
 from penstock_server.models.repository import ModelSource, scan, single_file
+from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.health import SERVICE as HEALTH_SERVICE
 from penstock_server.service.health import HealthService
 from penstock_server.service.inference import Inference
 from penstock_server.service.reflection import ReflectionService
-from penstock_server.service.seam import Methods, Stream, Unary
+from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
 from penstock_server.service.state import ServerState
 from penstock_server.service.v2 import SERVICE as V2_SERVICE
 from penstock_server.service.v2 import V2Service
@@ -75,6 +76,7 @@ class PenstockServer:
         self.settings = settings
         self.models = Models()
         self.state = ServerState(self.models)
+        self._budget = ByteBudget(settings.max_inflight_bytes)
         self._transport: Transport | None = None
         self._metrics: MetricsServer | None = None
         self.port = 0
@@ -95,14 +97,16 @@ class PenstockServer:
         loading = load_settings(self.settings)
         known_backends = backends()
         try:
+            if self.settings.metrics_port is not None:
+                # First of all: probes see a server that is live and not ready while models load.
+                self._metrics = self._start_metrics(self.settings.metrics_port)
+                self.metrics_port = self._metrics.port
             for source in sources:
                 self.models.add(await load_model(source, known_backends, loading))
             transport = _TRANSPORTS[self.settings.transport_name]
             self._transport = transport(self._methods(), self.settings.transport)
-            if self.settings.metrics_port is not None:
-                self._metrics = self._start_metrics(self._transport, self.settings.metrics_port)
-                self.metrics_port = self._metrics.port
             self.port = await self._transport.start()
+            self.state.start()
         except BaseException:
             await self.stop(0.0)
             raise
@@ -134,7 +138,7 @@ class PenstockServer:
     def _methods(self) -> Methods:
         dialect = self.settings.compat.dialect
         decoder = Decoder(self.models, dialect)
-        inference = Inference(decoder, dialect, self.settings.transport.max_message_bytes)
+        inference = Inference(decoder, dialect, self._budget, self.settings.transport.max_message_bytes)
         methods: dict[str, Unary | Stream] = {}
         methods |= V2Service(self.models, self.state, dialect, inference, __version__).methods()
         methods |= HealthService(self.state, dialect).methods()
@@ -142,10 +146,13 @@ class PenstockServer:
             methods |= ReflectionService([V2_SERVICE, HEALTH_SERVICE], dialect.malformed).methods()
         return methods
 
-    def _start_metrics(self, transport: Transport, port: int) -> MetricsServer:
+    def _start_metrics(self, port: int) -> MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(PenstockCollector(self.models, self.state, transport.statistics))
+        registry.register(PenstockCollector(self.models, self.state, self._budget, self._calls))
         return MetricsServer(registry, self.state, self.settings.transport.host, port)
+
+    def _calls(self) -> TransportStatistics:
+        return TransportStatistics(0, 0) if self._transport is None else self._transport.statistics()
 
     async def _drain_queues(self, seconds: float) -> bool:
         idle = [asyncio.Event() for _ in self.models.versions()]

@@ -41,5 +41,7 @@ class ServerSettings:
     """For models that do not say; None: 64 for a single file, 4 in a repository, as Triton."""
     max_queued_rows: int = 4096
     """The bound of each model's queue, in rows."""
+    max_inflight_bytes: int = 1 << 30
+    """Of requests that are held at once, over all models."""
     drain_seconds: float = 30.0
     """How long a drain may take before calls are cut off."""

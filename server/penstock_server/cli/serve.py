@@ -86,6 +86,12 @@ def serve(
             max=LARGEST_MESSAGE_BYTES,
         ),
     ] = None,
+    max_inflight_bytes: Annotated[
+        int,
+        typer.Option(
+            help="Bytes of requests held at once, over all models.", envvar="PENSTOCK_MAX_INFLIGHT_BYTES", min=1024
+        ),
+    ] = 1 << 30,
     compat: Annotated[
         Compat, typer.Option(help="Be like Triton in names, texts and statuses.", envvar="PENSTOCK_COMPAT")
     ] = Compat.NONE,
@@ -121,6 +127,7 @@ def serve(
         reflection=reflection,
         max_batch_size=max_batch_size,
         max_queued_rows=max_queue_rows,
+        max_inflight_bytes=max_inflight_bytes,
         drain_seconds=drain_seconds,
     )
     try:

@@ -87,11 +87,15 @@ class Job:
             # One caller's trouble must not keep its batch-mates from their answers.
             _log.exception("a request's completion callback failed")
 
-    def cancel(self) -> None:
-        """Forget it: `done` is not called any more. It leaves the queue if it still waits there."""
+    def cancel(self) -> bool:
+        """Forget it: `done` is not called any more. It leaves the queue if it still waits there.
+
+        False if it was answered, or forgotten, before.
+        """
         if self.done is None:
-            return
+            return False
         self.done = None
         self.tensors = ()
         if self.ticket is not None:
             self.plan.version.driver.cancel(self.ticket)
+        return True

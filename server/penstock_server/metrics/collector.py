@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from penstock_server.engine.statistics import VersionStatistics
 from penstock_server.engine.versions import Models
+from penstock_server.service.budget import ByteBudget
 from penstock_server.service.seam import TransportStatistics
 from penstock_server.service.state import ServerState
 
@@ -34,9 +35,12 @@ _COUNTERS: tuple[tuple[str, str, Callable[[VersionStatistics], float]], ...] = (
 class PenstockCollector(Collector):
     """Reads the server's statistics. Runs where they are written: on the loop."""
 
-    def __init__(self, models: Models, state: ServerState, transport: Callable[[], TransportStatistics]) -> None:
+    def __init__(
+        self, models: Models, state: ServerState, budget: ByteBudget, transport: Callable[[], TransportStatistics]
+    ) -> None:
         self._models = models
         self._state = state
+        self._budget = budget
         self._transport = transport
 
     def collect(self) -> Iterator[Metric]:
@@ -72,6 +76,10 @@ class PenstockCollector(Collector):
             ready.add_metric((model.name,), model.ready)
         yield ready
         yield GaugeMetricFamily("penstock_server_ready", "1 if the server is ready", value=self._state.ready)
+        yield GaugeMetricFamily("penstock_inflight_bytes", "Bytes of requests held now", value=self._budget.taken)
+        yield CounterMetricFamily(
+            "penstock_requests_over_memory", "Requests refused for want of memory", value=self._budget.refused
+        )
         transport = self._transport()
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight", value=transport.calls_in_flight)
         yield CounterMetricFamily("penstock_calls", "Calls since the start", value=transport.calls)

@@ -10,11 +10,17 @@ class ServerState:
 
     def __init__(self, models: Models) -> None:
         self._models = models
+        self._started = False
         self._exiting = False
         self._watchers: dict[object, Callable[[], None]] = {}
 
     def __repr__(self) -> str:
-        state = "exiting" if self._exiting else "ready" if self.ready else "not ready"
+        if self._exiting:
+            state = "exiting"
+        elif not self._started:
+            state = "starting"
+        else:
+            state = "ready" if self.ready else "not ready"
         return f"<ServerState {state}, {len(self._watchers)} watchers>"
 
     @property
@@ -29,11 +35,16 @@ class ServerState:
     @property
     def ready(self) -> bool:
         """Whether every model is served as its operator wants it, and the server takes requests."""
-        return not self._exiting and self._models.ready
+        return self._started and not self._exiting and self._models.ready
 
     @property
     def watchers(self) -> int:
         return len(self._watchers)
+
+    def start(self) -> None:
+        """Every model was loaded, or has failed to."""
+        self._started = True
+        self.changed()
 
     def exit(self) -> None:
         """The server begins to drain."""
