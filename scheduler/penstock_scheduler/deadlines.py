@@ -50,4 +50,5 @@ class Deadlines(Generic[P]):
 
     def passed(self, now: float) -> Ticket[P] | None:
         """A queued ticket whose deadline is at or before `now`. The caller takes it off the queue."""
-        return self._heap[0][2] if self.earliest() <= now else None
+        # The heap may be empty, and `now` infinite: a simulation asks so for what is left at the end.
+        return self._heap[0][2] if self.earliest() <= now and self._heap else None
