@@ -1,0 +1,122 @@
+"""Do the tests notice mistakes? Makes small ones, each in a copy of the code, and runs the tests on it.
+
+    python scripts/run_mutants.py              every list in tests/mutants
+    python scripts/run_mutants.py scheduler    the mutants of tests/mutants/scheduler.toml
+
+A list names the folder that is copied, the tests that must notice, and the mutants: for each one what is
+wrong with it, a file, and a text in it with its replacement. A mutant that the tests fail on is killed; one
+that they pass has survived, and shows what nobody checks. Exits with 1 if any has survived.
+
+First the tests run on an unchanged copy: were they to fail there, every mutant would seem to be killed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LISTS = ROOT / "tests/mutants"
+TEST_SECONDS = 60
+"""A mutant may loop for ever; that is a way to be noticed too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One mistake: `old` occurs once in `file`."""
+
+    mistake: str
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class MutantList:
+    """Mutants of the packages in one folder of the repository, and the tests that must notice them."""
+
+    folder: str
+    tests: Sequence[str]
+    mutants: Sequence[Mutant]
+
+
+def load(path: Path) -> MutantList:
+    """Read a list. ValueError if a mutant changes nothing, or its text is not there exactly once."""
+    table = tomllib.loads(path.read_text())
+    mutants = [Mutant(**mutant) for mutant in table["mutant"]]
+    for mutant in mutants:
+        found = (ROOT / table["folder"] / mutant.file).read_text().count(mutant.old)
+        if found != 1:
+            raise ValueError(f"{path.name}: {mutant.mistake}: its text occurs {found} times in {mutant.file}, not once")
+        if mutant.old == mutant.new:
+            raise ValueError(f"{path.name}: {mutant.mistake}: it changes nothing")
+    return MutantList(table["folder"], table["tests"], mutants)
+
+
+def survivors(mutants: MutantList) -> list[Mutant]:
+    """Run the tests on each mutant, and print how it went."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT / mutants.folder, copy)
+        complaint = _complaint(copy, mutants)
+        if complaint is not None:
+            raise SystemExit(f"the tests fail without any mutant:\n{complaint}")
+        return [mutant for mutant in mutants.mutants if _survives(mutant, copy, mutants)]
+
+
+def _survives(mutant: Mutant, copy: Path, mutants: MutantList) -> bool:
+    file = copy / mutant.file
+    original = file.read_text()
+    began = time.monotonic()
+    file.write_text(original.replace(mutant.old, mutant.new))
+    try:
+        survived = _complaint(copy, mutants) is None
+    finally:
+        file.write_text(original)
+    verdict = "SURVIVED" if survived else "killed"
+    print(f"{verdict:8}  {time.monotonic() - began:5.1f} s  {mutant.mistake}", flush=True)
+    return survived
+
+
+def _complaint(copy: Path, mutants: MutantList) -> str | None:
+    """What the tests say against the code in `copy`; None if they pass."""
+    flags = ["-x", "-q", "--hypothesis-profile=mutants", "-p", "no:cacheprovider"]
+    # Before everything that is installed, so that the copy is what the tests import; and always read from
+    # its source, since two mutants made within a second might be taken for each other's bytecode.
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", *flags, *mutants.tests],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TEST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"they did not end within {TEST_SECONDS} s"
+    if run.returncode not in (0, 1):  # neither passed nor failed: they did not run
+        raise SystemExit(f"pytest ended with {run.returncode}:\n{run.stdout}{run.stderr}")
+    return run.stdout if run.returncode else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the tests on code with mistakes made on purpose.")
+    names = sorted(path.stem for path in LISTS.glob("*.toml"))
+    parser.add_argument("lists", nargs="*", metavar="LIST", help=f"which lists to run (default: {', '.join(names)})")
+    chosen = parser.parse_args().lists or names
+    survived = [mutant for name in chosen for mutant in survivors(load(LISTS / f"{name}.toml"))]
+    print(f"{len(survived)} survived")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
