@@ -6,15 +6,18 @@ threads, and weights are then in memory once.
 Settings from the config, by the names Triton's ONNX Runtime backend uses:
 `optimization.graph.level` (-1 basic, 1 extended, 0 or 2 all) and the parameters
 `intra_op_thread_count`, `inter_op_thread_count` (0 = ONNX Runtime decides) and `execution_mode`
-(0 sequential, 1 parallel). One of ours: `allow_empty_inputs` ("true" lets tensors without elements through).
+(0 sequential, 1 parallel).
 """
 
 import ctypes
 import logging
+import mmap
 import os
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from math import prod
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -86,7 +89,7 @@ class OnnxBackend:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise LoadError(f"ONNX Runtime cannot load it: {error}", model=files.model, file=str(path)) from error
-        return OnnxModel(session, files.model, str(path))
+        return OnnxModel(session, files.model, path)
 
 
 def _onnxruntime() -> Any:
@@ -100,20 +103,20 @@ def _onnxruntime() -> Any:
 class OnnxModel:
     """A session and what it says of itself."""
 
-    def __init__(self, session: _Session, model: str, file: str) -> None:
+    def __init__(self, session: _Session, model: str, path: Path) -> None:
         self._session = session
-        self.signature = _signature(session, model, file)
+        self._takes_empty = not _is_recurrent(path)
+        self.signature = _signature(session, model, str(path))
 
     def instances(self, config: ModelConfig, count: int) -> Sequence["OnnxInstance"]:
-        allow_empty = _parameter(config, "allow_empty_inputs") == "true"
-        return [OnnxInstance(self._session, self.signature, allow_empty) for _ in range(count)]
+        return [OnnxInstance(self._session, self.signature, self._takes_empty) for _ in range(count)]
 
 
 class OnnxInstance:
     """A caller of the session, in a thread of its own."""
 
-    def __init__(self, session: _Session, signature: Signature, allow_empty: bool) -> None:
-        self._allow_empty = allow_empty
+    def __init__(self, session: _Session, signature: Signature, takes_empty: bool) -> None:
+        self._takes_empty = takes_empty
         self._session: _Session | None = session
         self._inputs = {tensor.name: tensor.datatype for tensor in signature.inputs}
         self._outputs = [tensor.name for tensor in signature.outputs]
@@ -122,7 +125,7 @@ class OnnxInstance:
 
     def run(self, batch: ModelBatch) -> Tensors:
         assert self._session is not None
-        if not self._allow_empty:
+        if not self._takes_empty:
             _refuse_empty(batch.inputs)
         wanted = {name for request in batch.requests for name in request.outputs}
         names = [name for name in self._outputs if name in wanted]
@@ -158,8 +161,20 @@ def _from_ort_value(value: Any) -> Array:
     return np.frombuffer(ctypes.string_at(value.data_ptr(), 2 * prod(shape)), np.uint16).reshape(shape)
 
 
+_RECURRENT = re.compile(rb"\x22[\x03-\x40][A-Za-z]*(?:LSTM|GRU|RNN)")
+"""A node's operator in an ONNX file: the tag of `op_type`, a length, and a name with one of these in it."""
+
+
+def _is_recurrent(path: Path) -> bool:
+    """Whether a recurrent operator is in the file, or something that looks like one, which does no harm.
+
+    ONNX Runtime aborts the whole process when such an operator meets an empty axis (seen in 1.22 and 1.32).
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _RECURRENT.search(content) is not None
+
+
 def _refuse_empty(inputs: Tensors) -> None:
-    """ONNX Runtime aborts the whole process on a recurrent operator over an empty axis (seen in 1.22 and 1.32)."""
     for name, array in inputs.items():
         if not array.size:
             raise ModelError(Status.INVALID_ARGUMENT, f"input '{name}' has no elements, which this model does not take")
@@ -246,12 +261,8 @@ def _session_options(config: ModelConfig, model: str) -> Any:
 
 
 def _count(config: ModelConfig, parameter: str, model: str) -> int:
-    text = _parameter(config, parameter) or "0"
+    # Looking a missing key up in a protobuf map would add it.
+    text = config.parameters[parameter].string_value if parameter in config.parameters else "0"
     if not text.isdecimal():
         raise LoadError(f"must be a whole number, not '{text}'", model=model, field=f"parameters['{parameter}']")
     return int(text)
-
-
-def _parameter(config: ModelConfig, name: str) -> str:
-    # Looking a missing key up in a protobuf map would add it.
-    return config.parameters[name].string_value if name in config.parameters else ""
