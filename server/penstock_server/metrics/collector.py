@@ -83,3 +83,4 @@ class PenstockCollector(Collector):
         transport = self._transport()
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight", value=transport.calls_in_flight)
         yield CounterMetricFamily("penstock_calls", "Calls since the start", value=transport.calls)
+        yield CounterMetricFamily("penstock_transport_restarts", "Listened anew", value=transport.restarts)

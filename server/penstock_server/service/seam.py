@@ -106,6 +106,8 @@ class TransportStatistics:
     calls_in_flight: int
     calls: int
     """Since the start."""
+    restarts: int = 0
+    """How often the transport had to listen anew, because what it stands on had ended."""
 
 
 def nothing_to_cancel() -> None:

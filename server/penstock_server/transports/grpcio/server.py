@@ -8,8 +8,13 @@ What was learnt about grpc.aio the hard way, and holds here:
   the calls.
 * Keepalive alone takes a minute to notice a frozen client; the ping timeout has to be set too.
 * `stop` returns before the last handlers have ended; the calls are counted here to know when they have.
+* A `:path` that is not UTF-8 raises in grpc.aio's accept loop, and the whole server ends without a word
+  (grpcio 1.85). Python code cannot prevent it, but it can notice and listen again: whoever was connected
+  has to reconnect. Where strangers reach the port, a proxy in front is the better answer.
 """
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +26,10 @@ from penstock_server.service.seam import Methods, Stream, TransportStatistics, U
 from penstock_server.transports.base import TlsSettings, TransportSettings
 from penstock_server.transports.grpcio.calls import Calls, Handler, stream_handler, unary_handler
 
+_log = logging.getLogger(__name__)
+
+_RELISTEN_SECONDS = 0.05
+
 
 class GrpcioTransport:
     """See `transports.base.Transport`."""
@@ -30,15 +39,31 @@ class GrpcioTransport:
         self._calls = Calls()
         self._handlers = _Handlers(methods, self._calls)
         self._server: aio.Server | None = None
+        self._port = 0
+        self._stopping = False
+        self._restart: asyncio.Task[None] | None = None
+        self._restarts = 0  # how often grpc.aio's server has ended by itself
 
     def __repr__(self) -> str:
         s = self.statistics()
-        return f"<GrpcioTransport {self._settings.host}:{self._settings.port}: {s.calls_in_flight} calls in flight>"
+        return f"<GrpcioTransport {self._settings.host}:{self._port}: {s.calls_in_flight} calls in flight>"
 
     async def start(self) -> int:
+        self._port = await self._listen(self._settings.port)
+        return self._port
+
+    async def stop(self, grace: float) -> None:
+        self._stopping = True
+        if self._restart is not None:
+            await asyncio.wait((self._restart,))
+        if self._server is not None:
+            await self._server.stop(grace)
+            await self._calls.idle()
+
+    async def _listen(self, port: int) -> int:
         self._server = aio.server(options=_options(self._settings))
         self._server.add_generic_rpc_handlers((self._handlers,))
-        address = f"{_bracketed(self._settings.host)}:{self._settings.port}"
+        address = f"{_bracketed(self._settings.host)}:{port}"
         try:
             if self._settings.tls is None:
                 port = self._server.add_insecure_port(address)
@@ -46,16 +71,36 @@ class GrpcioTransport:
                 port = self._server.add_secure_port(address, _credentials(self._settings.tls))
         except RuntimeError:
             raise BindError(f"cannot listen on {address}: is the port in use?") from None
+        before = asyncio.all_tasks()
         await self._server.start()
+        # The accept loop is not exposed: it is the task that `start` has started.
+        for task in asyncio.all_tasks() - before:
+            task.add_done_callback(self._ended)
         return port
 
-    async def stop(self, grace: float) -> None:
-        if self._server is not None:
-            await self._server.stop(grace)
-            await self._calls.idle()
+    def _ended(self, task: "asyncio.Task[object]") -> None:
+        if not self._stopping and not task.cancelled() and task.exception() is not None:
+            _log.error("the gRPC server has ended by itself and is started again", exc_info=task.exception())
+            self._restarts += 1
+            self._restart = asyncio.ensure_future(self._listen_again())
+
+    async def _listen_again(self) -> None:
+        old, self._server = self._server, None
+        if old is not None:
+            try:
+                await old.stop(None)
+            except Exception:
+                _log.debug("the ended gRPC server has reported its end once more", exc_info=True)
+        while not self._stopping:
+            try:
+                await self._listen(self._port)
+                return
+            except BindError as error:  # the old listener is not closed yet
+                _log.warning("%s; trying again", error)
+                await asyncio.sleep(_RELISTEN_SECONDS)
 
     def statistics(self) -> TransportStatistics:
-        return TransportStatistics(self._calls.in_flight, self._calls.total)
+        return TransportStatistics(self._calls.in_flight, self._calls.total, self._restarts)
 
 
 class _Handlers(grpc.GenericRpcHandler):
