@@ -1,0 +1,97 @@
+"""A whole Penstock in a thread, and a client that knows of the protocol no more than bytes.
+
+The server has a loop of its own, as in production, so that the tests can block. A client is a function of method path,
+messages and metadata: the one seam between the suites here and the transports.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Protocol, TypeAlias, cast
+
+import grpc
+import uvloop
+
+from penstock_server.app.server import PenstockServer
+from penstock_server.app.settings import ServerSettings
+from tests.golden.cases import Reply
+
+_CALL_SECONDS = 30.0
+_Method: TypeAlias = "grpc.StreamStreamMultiCallable[bytes, bytes]"
+
+
+class Call(Protocol):
+    """Calls a method on the server under test."""
+
+    def __call__(
+        self, path: str, messages: Sequence[bytes | float], metadata: Sequence[tuple[str, str]] = (), /
+    ) -> Reply:
+        """Send all messages, pausing for as many seconds as a number among them says, half-close, and wait."""
+        ...
+
+
+@contextmanager
+def running(settings: ServerSettings) -> Iterator[PenstockServer]:
+    """A server with these settings, from its start to the end of its drain."""
+    started: Future[tuple[PenstockServer, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        server, stop = PenstockServer(settings), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            await server.start()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result((server, lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+        await server.stop()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, name="server under test")
+    thread.start()
+    try:
+        server, stop = started.result()
+        try:
+            yield server
+        finally:
+            stop()
+    finally:
+        thread.join()
+
+
+@contextmanager
+def calling(port: int) -> Iterator[Call]:
+    """A client of the server on this port.
+
+    It calls every method as a bidirectional stream: on the wire a unary call is one with a single message.
+    """
+    options = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+
+        def call(path: str, messages: Sequence[bytes | float], metadata: Sequence[tuple[str, str]] = (), /) -> Reply:
+            # Without serialisers messages are bytes, which the type stubs do not know.
+            method = cast("_Method", channel.stream_stream(path))
+            stream = method(_paced(messages), metadata=tuple(metadata), timeout=_CALL_SECONDS, wait_for_ready=True)
+            responses: list[bytes] = []
+            try:
+                responses.extend(stream)
+            except grpc.RpcError:
+                pass  # it is `stream` itself, which knows how it ended
+            return Reply(stream.code().name, stream.details() or "", tuple(responses))
+
+        yield call
+
+
+def _paced(messages: Sequence[bytes | float]) -> Iterator[bytes]:
+    for message in messages:
+        if isinstance(message, bytes):
+            yield message
+        else:
+            time.sleep(message)
