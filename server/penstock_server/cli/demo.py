@@ -4,8 +4,8 @@ A server starts on free ports with the example models; each model is asked over 
 to answer. It ends with 0 only if every answer was right.
 """
 
-import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from penstock_server.examples import REPOSITORY, Example, SpeechExample, Tensors
 from penstock_server.transports.base import TransportSettings
 
 if TYPE_CHECKING:
-    from penstock_client import AsyncClient
+    from penstock_client import Client
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ def demo() -> int:
     settings = ServerSettings(source=REPOSITORY, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
     with ServerThread(settings) as server:
         out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
-        seen, wrong = asyncio.run(_drive(server.port))
+        seen, wrong = _drive(server.port)
         wrong += _check_http(server.metrics_port)
     for one in seen:
         out.print(f"[bold]{one.model}[/]  {one.question}\n  {one.example}", highlight=False)
@@ -62,49 +62,50 @@ def demo() -> int:
     return 0
 
 
-async def _drive(port: int) -> tuple[list[_Seen], list[str]]:
-    from penstock_client import AsyncClient, InferenceError
+def _drive(port: int) -> tuple[list[_Seen], list[str]]:
+    from penstock_client import Client, InferenceError
 
-    async with AsyncClient(f"127.0.0.1:{port}", timeout=30.0) as client:
-        if not await client.is_ready():
+    with Client(f"127.0.0.1:{port}", timeout=30.0) as client:
+        if not client.is_ready():
             return [], ["the server is not ready"]
         # That call has connected already; its time would say nothing about the server.
         try:
-            seen = [await _ask(client, example) for example in all_examples()]
-            seen.append(await _listen(client, speech_example()))
+            seen = [_ask(client, example) for example in all_examples()]
+            seen.append(_listen(client, speech_example()))
+            executions = {model.name: model.execution_count for model in client.statistics()}
         except InferenceError as error:
             return [], [f"a request failed: {error}"]
-        executions = {model.name: model.execution_count for model in await client.statistics()}
     for one in seen:
         one.batches = executions[one.model]
     return seen, []
 
 
-async def _ask(client: "AsyncClient", example: Example) -> _Seen:
+def _ask(client: "Client", example: Example) -> _Seen:
     """Send each row as a request of its own, all at once: the server makes batches of them."""
-    rows = len(example.rows)
     seconds: list[float] = []
 
-    async def one(row: int) -> Tensors:
+    def one(row: int) -> Tensors:
         began = time.perf_counter()
-        result = await client.infer(example.model, {k: v[row : row + 1] for k, v in example.inputs.items()})
+        result = client.infer(example.model, {k: v[row : row + 1] for k, v in example.inputs.items()})
         seconds.append(time.perf_counter() - began)
         return result
 
-    answers = await asyncio.gather(*(one(row) for row in range(rows)))
+    rows = len(example.rows)
+    with ThreadPoolExecutor(rows) as pool:
+        answers = list(pool.map(one, range(rows)))
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in example.expected}
     words = f"{example.rows[0]} → {example.describe(outputs)[0]}"
     return _Seen(example.model, example.title.partition(": ")[2], words, seconds, example.differences(outputs))
 
 
-async def _listen(client: "AsyncClient", speech: SpeechExample) -> _Seen:
+def _listen(client: "Client", speech: SpeechExample) -> _Seen:
     """Walk through a recording; the client carries the model's state from frame to frame."""
     heard: list[float] = []
     seconds: list[float] = []
     state = speech.initial_state
     for window in speech.windows:
         began = time.perf_counter()
-        answer = await client.infer(speech.model, {"input": window, "state": state})
+        answer = client.infer(speech.model, {"input": window, "state": state})
         seconds.append(time.perf_counter() - began)
         heard.append(float(answer["output"][0, 0]))
         state = answer["stateN"]

@@ -1,14 +1,21 @@
-"""`penstock serve`: options to settings, and a server until a signal."""
+"""`penstock serve`: options to settings, and a server until a signal.
+
+Every option is also an environment variable, `--grpc-port` is `PENSTOCK_GRPC_PORT`; what is typed wins.
+`SETTINGS` makes it so by rule.
+"""
 
 import ipaddress
 import logging
+import ssl
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf.internal import api_implementation
+from typer.models import OptionInfo
 
 from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
-from penstock_server.app.run import run_until_signal
+from penstock_server.app.run import NothingServed, run_until_signal
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
 from penstock_server.cli.output import fail
@@ -22,7 +29,39 @@ from penstock_server.transports.base import (
 
 _log = logging.getLogger(__name__)
 
+SETTINGS = {"auto_envvar_prefix": "PENSTOCK"}
+"""The command's context settings."""
+
 _LARGEST_PORT = 65535
+_LONGEST_DRAIN = 24 * 3600.0
+
+# The panels of --help.
+_WHERE, _TLS, _MODELS, _BOUNDS, _LOGS = "Where to listen", "TLS", "Models and protocol", "Bounds", "Logs"
+
+
+def _option(
+    text: str,
+    panel: str,
+    *,
+    metavar: str | None = None,
+    min: float | None = None,
+    max: float | None = None,
+    show_default: bool | str = True,
+) -> OptionInfo:
+    return typer.Option(help=text, rich_help_panel=panel, metavar=metavar, min=min, max=max, show_default=show_default)
+
+
+def _switch(name: str, text: str, panel: str) -> OptionInfo:
+    """A flag that has no opposite to type."""
+    return typer.Option(name, help=text, rich_help_panel=panel, show_envvar=False)
+
+
+def _port(text: str) -> OptionInfo:
+    return _option(text, _WHERE, metavar="PORT", min=0, max=_LARGEST_PORT)
+
+
+def _pem(text: str) -> OptionInfo:
+    return typer.Option(help=text, rich_help_panel=_TLS, metavar="PEM", exists=True, dir_okay=False, readable=True)
 
 
 def serve(
@@ -30,94 +69,86 @@ def serve(
         Path,
         typer.Argument(
             metavar="MODEL_OR_REPOSITORY",
-            help="A folder of models in Triton's layout, or a single `.onnx` file.",
+            help="A single `.onnx` file, or a folder of models in Triton's layout.",
             envvar="PENSTOCK_SOURCE",
+            show_envvar=False,
         ),
     ],
-    host: Annotated[str, typer.Option(help="The address to listen on.", envvar="PENSTOCK_HOST")] = "127.0.0.1",
-    grpc_port: Annotated[
-        int,
-        typer.Option(help="The gRPC port; 0: a free one.", envvar="PENSTOCK_GRPC_PORT", min=0, max=_LARGEST_PORT),
-    ] = 8001,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            help="The HTTP port of /metrics and health; 0: a free one.",
-            envvar="PENSTOCK_METRICS_PORT",
-            min=0,
-            max=_LARGEST_PORT,
-        ),
-    ] = 8002,
-    metrics: Annotated[bool, typer.Option(help="Whether there is a metrics port.", envvar="PENSTOCK_METRICS")] = True,
-    transport: Annotated[
-        TransportName, typer.Option(help="What speaks gRPC.", envvar="PENSTOCK_TRANSPORT")
-    ] = TransportName.GRPCIO,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="The server's certificate chain (PEM).", envvar="PENSTOCK_TLS_CERT")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", envvar="PENSTOCK_TLS_KEY")] = None,
+    host: Annotated[str, _option("The address.", _WHERE, metavar="ADDRESS")] = "127.0.0.1",
+    grpc_port: Annotated[int, _port("The port of gRPC; 0: a free one.")] = 8001,
+    metrics_port: Annotated[int, _port("The HTTP port of metrics and health; 0: a free one.")] = 8002,
+    metrics: Annotated[bool, _option("Whether there is a metrics port.", _WHERE)] = True,
+    transport: Annotated[TransportName, _option("What speaks gRPC.", _WHERE)] = TransportName.GRPCIO,
+    tls_cert: Annotated[Path | None, _pem("The server's certificate chain.")] = None,
+    tls_key: Annotated[Path | None, _pem("Its private key.")] = None,
     tls_client_ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="Require clients to present a certificate of this authority (PEM).", envvar="PENSTOCK_TLS_CLIENT_CA"
-        ),
+        Path | None, _pem("Take only clients with a certificate of this authority (mTLS).")
     ] = None,
-    insecure_ok: Annotated[
-        bool,
-        typer.Option("--insecure-ok", help="Listen beyond this machine without TLS.", envvar="PENSTOCK_INSECURE_OK"),
-    ] = False,
+    insecure_ok: Annotated[bool, _switch("--insecure-ok", "Listen beyond this machine without TLS.", _TLS)] = False,
     max_batch_size: Annotated[
         int | None,
-        typer.Option(
-            help="Rows of a batch, for models that do not say. Default: 64 for a single file, 4 in a repository.",
-            envvar="PENSTOCK_MAX_BATCH_SIZE",
+        _option(
+            "The largest batch of models that do not say.",
+            _MODELS,
+            metavar="ROWS",
             min=0,
+            show_default="64 for a single file, 4 in a repository",
         ),
     ] = None,
+    compat: Annotated[Compat, _option("Be like Triton in names, texts and statuses.", _MODELS)] = Compat.NONE,
+    reflection: Annotated[bool, _switch("--reflection", "Tell clients which services there are.", _MODELS)] = False,
     max_queue_rows: Annotated[
-        int, typer.Option(help="Rows that may wait for each model.", envvar="PENSTOCK_MAX_QUEUE_ROWS", min=1)
+        int, _option("Rows that may wait for each model.", _BOUNDS, metavar="ROWS", min=1)
     ] = 4096,
     max_message_bytes: Annotated[
         int | None,
-        typer.Option(
-            help="The largest request and response. Default: 64 MiB, with `--compat triton` 2 GiB.",
-            envvar="PENSTOCK_MAX_MESSAGE_BYTES",
+        _option(
+            "The largest request or response.",
+            _BOUNDS,
+            metavar="BYTES",
             min=1024,
             max=LARGEST_MESSAGE_BYTES,
+            show_default="64 MiB; 2 GiB with --compat triton",
         ),
     ] = None,
     max_inflight_bytes: Annotated[
         int,
-        typer.Option(
-            help="Bytes of requests held at once, over all models.", envvar="PENSTOCK_MAX_INFLIGHT_BYTES", min=1024
-        ),
+        _option("All requests that are held at once.", _BOUNDS, metavar="BYTES", min=1024, show_default="1 GiB"),
     ] = 1 << 30,
-    compat: Annotated[
-        Compat, typer.Option(help="Be like Triton in names, texts and statuses.", envvar="PENSTOCK_COMPAT")
-    ] = Compat.NONE,
-    reflection: Annotated[
-        bool, typer.Option("--reflection", help="Tell clients the services.", envvar="PENSTOCK_REFLECTION")
-    ] = False,
     drain_seconds: Annotated[
         float,
-        typer.Option(help="How long requests may take to end after SIGTERM.", envvar="PENSTOCK_DRAIN_SECONDS", min=0),
+        _option(
+            "How long requests may take to end after SIGTERM.",
+            _BOUNDS,
+            metavar="SECONDS",
+            min=0,
+            max=_LONGEST_DRAIN,
+        ),
     ] = 30.0,
-    log_level: Annotated[LogLevel, typer.Option(help="How much to log.", envvar="PENSTOCK_LOG_LEVEL")] = LogLevel.INFO,
-    log_format: Annotated[
-        LogFormat, typer.Option(help="Text for people, JSON for collectors.", envvar="PENSTOCK_LOG_FORMAT")
-    ] = LogFormat.TEXT,
+    log_level: Annotated[LogLevel, _option("How much to log.", _LOGS)] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, _option("Text for people, JSON for collectors.", _LOGS)] = LogFormat.TEXT,
 ) -> int:
     """Serve models over gRPC.
 
-    `penstock serve model.onnx` serves one file without any configuration; `penstock serve models/` a whole
-    repository. SIGTERM or Ctrl-C drains: running requests are answered, then it exits with 0.
+    `penstock serve model.onnx` serves one file without any configuration, `penstock serve models/` a whole
+    repository. What is served where is told in the log.
+
+    A model that cannot be loaded does not keep the others from being served; readiness tells. SIGTERM and
+    Ctrl-C drain: what was accepted is answered. Then it exits with 0, or with 1 if something had to be cut off.
+
+    Every option is also an environment variable: `--grpc-port` is `PENSTOCK_GRPC_PORT`.
     """
     configure_logging(log_level, log_format)
+    if api_implementation.Type() != "upb":
+        # The pure Python parser is a hundred times slower and has had flaws of its own (CVE-2025-4565).
+        fail("protobuf runs without its C library: unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", 2)
     if max_message_bytes is None:
         max_message_bytes = LARGEST_MESSAGE_BYTES if compat is Compat.TRITON else DEFAULT_MAX_MESSAGE_BYTES
     tls = _tls(tls_cert, tls_key, tls_client_ca)
     if tls is None and not insecure_ok and not _is_loopback(host):
         fail(f"will not listen on {host} without TLS: give --tls-cert and --tls-key, or --insecure-ok", 2)
+    if metrics and grpc_port and grpc_port == metrics_port:
+        fail(f"--grpc-port and --metrics-port are both {grpc_port}: give them different ports", 2)
     settings = ServerSettings(
         source=source,
         transport=TransportSettings(host=host, port=grpc_port, tls=tls, max_message_bytes=max_message_bytes),
@@ -132,6 +163,8 @@ def serve(
     )
     try:
         drained = run_until_signal(settings, _announce)
+    except NothingServed as error:
+        fail(str(error), 1)
     except (LoadError, BindError) as error:
         fail(str(error), 2)
     return 0 if drained else 1
@@ -142,7 +175,26 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
         return None
     if certificate is None or key is None:
         fail("TLS needs both --tls-cert and --tls-key", 2)
+    _try_pems(certificate, key, client_ca)
     return TlsSettings(certificate, key, client_ca)
+
+
+def _try_pems(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Fail if these files make no TLS server. gRPC would say so after the models are loaded, and not why."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key is refused like a broken one, instead of asking a terminal for its password.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        fail(f"--tls-cert {certificate} and --tls-key {key} are no certificate and its key: {_reason(error)}", 2)
+    try:
+        context.load_verify_locations(client_ca or certificate)
+    except (OSError, ValueError) as error:
+        fail(f"--tls-client-ca {client_ca} holds no certificate: {_reason(error)}", 2)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "reason", "") or str(error)
 
 
 def _is_loopback(host: str) -> bool:
@@ -153,15 +205,28 @@ def _is_loopback(host: str) -> bool:
 
 
 def _announce(server: PenstockServer) -> None:
-    """Say what is served where."""
+    """Say what is served where, with fields for whoever started this process."""
     for version in server.models.versions():
-        _log.info("serving model '%s' version %d: %s", version.spec.name, version.version, version.spec.describe())
+        spec = version.spec
+        fields: dict[str, object] = {"model": spec.name, "version": version.version}
+        _log.info(
+            "serving model '%s' version %d: %s", spec.name, version.version, spec.describe(), extra={"fields": fields}
+        )
     for model in server.models:
         if not model.ready:
-            _log.error("NOT serving all of model '%s': see above", model.name)
-    host = server.settings.transport.host
+            _log.error("NOT serving all of model '%s': see above", model.name, extra={"fields": {"model": model.name}})
+    host = _in_address(server.settings.transport.host)
     secure = " with TLS" if server.settings.transport.tls else ""
-    _log.info("gRPC%s on %s:%d", secure, host, server.port)
+    _log.info("gRPC%s on %s:%d", secure, host, server.port, extra={"fields": {"grpc_port": server.port}})
     if server.metrics_port:
-        _log.info("metrics and health on http://%s:%d/metrics", host, server.metrics_port)
-    _log.info("the server is %s", "ready" if server.state.ready else "NOT ready: not every model could be loaded")
+        fields = {"metrics_port": server.metrics_port}
+        _log.info("metrics and health on http://%s:%d/metrics", host, server.metrics_port, extra={"fields": fields})
+    if server.state.ready:
+        _log.info("the server is ready", extra={"fields": {"ready": True}})
+    else:
+        _log.warning("the server is NOT ready: not every model could be loaded", extra={"fields": {"ready": False}})
+
+
+def _in_address(host: str) -> str:
+    """An IPv6 address needs brackets before a port."""
+    return f"[{host}]" if ":" in host else host

@@ -94,7 +94,9 @@ async def _call(method: Unary, path: str, message: bytes, context: Context) -> t
 
     try:
         cancel = method.call(_head(path, context), message, reply)
-    except Exception as error:  # methods do not raise; if one does, the client must not see it
+    except (Exception, asyncio.CancelledError) as error:
+        # Methods do not raise. If one does, the client must not see it; and with a CancelledError that
+        # escapes from here it would wait for ever.
         return failure_of(error, during=path), ()
     try:
         return await answered
