@@ -43,7 +43,8 @@ def check_inputs(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str
 
 def _check_names(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> None:
     missing = [tensor.name for tensor in spec.inputs if not tensor.optional and tensor.name not in inputs]
-    unknown = [name for name in inputs if name not in {tensor.name for tensor in spec.inputs}]
+    known = {tensor.name for tensor in spec.inputs}
+    unknown = [name for name in inputs if name not in known]
     most, least, given = len(spec.inputs), spec.required_inputs, len(inputs)
     if not least <= given <= most or (missing and not unknown):
         expected = f"{most} inputs" if least == most else f"number of inputs between {least} and {most}"
