@@ -1,5 +1,6 @@
 """The servers of the golden suites: one for each transport and each way of having the models."""
 
+from asyncio import AbstractEventLoop
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
 from penstock_server.transports.base import TransportSettings
 from tests.golden.repository import SERVED, UNSERVABLE, write_repository
-from tests.golden.serving import Call, calling, running
+from tests.golden.serving import Call, calling, loop_in_thread, running
 
 
 def settings_for(source: Path, transport: TransportName, compat: Compat) -> ServerSettings:
@@ -50,21 +51,28 @@ def unservable_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def triton(python_models: Path, transport: TransportName) -> Iterator[Call]:
+def loop() -> Iterator[AbstractEventLoop]:
+    """The loop of all servers of a module."""
+    with loop_in_thread() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="module")
+def triton(python_models: Path, transport: TransportName, loop: AbstractEventLoop) -> Iterator[Call]:
     """A server that speaks Triton's dialect."""
-    with running(settings_for(python_models, transport, Compat.TRITON)) as server, calling(server.port) as call:
+    with running(settings_for(python_models, transport, Compat.TRITON), loop) as server, calling(server.port) as call:
         yield call
 
 
 @pytest.fixture(scope="module")
-def triton_onnx(onnx_models: Path, transport: TransportName) -> Iterator[Call]:
+def triton_onnx(onnx_models: Path, transport: TransportName, loop: AbstractEventLoop) -> Iterator[Call]:
     """The same with the ONNX graphs."""
-    with running(settings_for(onnx_models, transport, Compat.TRITON)) as server, calling(server.port) as call:
+    with running(settings_for(onnx_models, transport, Compat.TRITON), loop) as server, calling(server.port) as call:
         yield call
 
 
 @pytest.fixture(scope="module")
-def penstock(python_models: Path, transport: TransportName) -> Iterator[Call]:
+def penstock(python_models: Path, transport: TransportName, loop: AbstractEventLoop) -> Iterator[Call]:
     """A server that speaks Penstock's own dialect."""
-    with running(settings_for(python_models, transport, Compat.NONE)) as server, calling(server.port) as call:
+    with running(settings_for(python_models, transport, Compat.NONE), loop) as server, calling(server.port) as call:
         yield call

@@ -19,10 +19,6 @@ from tests.golden.graphs import GRAPHS, save
 
 CODE = Path(__file__).parent / "models"
 
-_ONNX = """backend: "onnxruntime"
-parameters { key: "allow_empty_inputs" value { string_value: "true" } }
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -42,8 +38,8 @@ class Model:
         as_graph = onnx and self.code in GRAPHS
         folder = root / self.name
         folder.mkdir(parents=True)
-        backend = _ONNX if as_graph else 'backend: "python"\n'
-        (folder / "config.pbtxt").write_text(f'name: "{self.name}"\n{backend}{self.config}')
+        backend = "onnxruntime" if as_graph else "python"
+        (folder / "config.pbtxt").write_text(f'name: "{self.name}"\nbackend: "{backend}"\n{self.config}')
         for name, text in self.files.items():
             (folder / name).write_text(text)
         for version in self.versions:

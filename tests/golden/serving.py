@@ -1,14 +1,13 @@
 """A whole Penstock in a thread, and a client that knows of the protocol no more than bytes.
 
-The server has a loop of its own, as in production, so that the tests can block. A client is a function of method path,
+The loop is not the tests', which can block. A client is a function of method path,
 messages and metadata: the one seam between the suites here and the transports.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeAlias, cast
 
@@ -34,36 +33,29 @@ class Call(Protocol):
 
 
 @contextmanager
-def running(settings: ServerSettings) -> Iterator[PenstockServer]:
-    """A server with these settings, from its start to the end of its drain."""
-    started: Future[tuple[PenstockServer, Callable[[], object]]] = Future()
-
-    async def serve() -> None:
-        server, stop = PenstockServer(settings), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        try:
-            await server.start()
-        except BaseException as error:
-            started.set_exception(error)
-            return
-        started.set_result((server, lambda: loop.call_soon_threadsafe(stop.set)))
-        await stop.wait()
-        await server.stop()
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
-
-    thread = threading.Thread(target=run, name="server under test")
+def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    """A running loop. All servers of a module share one: grpc.aio has one poller for all loops of a process."""
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="servers under test")
     thread.start()
     try:
-        server, stop = started.result()
-        try:
-            yield server
-        finally:
-            stop()
+        yield loop
     finally:
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
+
+
+@contextmanager
+def running(settings: ServerSettings, loop: asyncio.AbstractEventLoop) -> Iterator[PenstockServer]:
+    """A server on this loop, from its start to the end of its drain."""
+    server = PenstockServer(settings)
+    asyncio.run_coroutine_threadsafe(server.start(), loop).result()
+    try:
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result()
 
 
 @contextmanager
