@@ -1,18 +1,22 @@
 """Logs for people or for machines, on standard error.
 
-Whatever a client sent may end up in a message, so control characters are escaped: nobody writes lines
-into the log that the server did not.
+Whatever a client sent may end up in a message or in the text of an exception, so control characters are
+escaped and tracebacks are indented: nobody writes lines into the log that the server did not, and nobody
+moves a terminal's cursor. JSON is ASCII, one object a line, whatever a collector takes for a line's end.
+
+A record may carry values of its own for machines, `extra={"fields": {"grpc_port": 8001}}`: the JSON format
+shows them under their names, the text format leaves them to the message.
 """
 
+import json
 import logging
 import re
 import sys
 from datetime import UTC, datetime
 from enum import Enum
 
-import msgspec
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Besides control characters proper: what ends a line, turns the reading direction, or is half a character.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class LogFormat(Enum):
@@ -41,7 +45,7 @@ def configure_logging(level: LogLevel, form: LogFormat) -> None:
 
 
 def escape(text: str) -> str:
-    """The text with its control characters written out."""
+    """The text with its control characters written out, so that it is one line."""
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
@@ -50,29 +54,39 @@ def _when(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.000Z INFO  engine.loading: model 'iris' version 1 is ready`."""
+    """`2026-01-31T12:00:00.000Z INFO    engine.loading: model 'iris' version 1 is ready`.
+
+    Below it the traceback, if there is one, indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("penstock_server.")
         error_id = getattr(record, "error_id", None)
         mark = f" [error id {error_id}]" if error_id else ""
         line = f"{_when(record)} {record.levelname:<7} {name}: {escape(record.getMessage())}{mark}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        return "\n".join([line, *(f"    {escape(each)}" for each in trace.splitlines())])
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and error_id and exception where there are any."""
+    """A JSON object a line: the record's own fields; time, level, logger, message; error_id and exception if any."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, str] = {
+        fields: dict[str, object] = {
+            **getattr(record, "fields", {}),
             "time": _when(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _encodable(record.getMessage()),
         }
         error_id = getattr(record, "error_id", None)
         if error_id:
             fields["error_id"] = str(error_id)
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(fields).decode()
+            fields["exception"] = _encodable(self.formatException(record.exc_info))
+        return json.dumps(fields)
+
+
+def _encodable(text: str) -> str:
+    """The text with lone surrogates written out: names of files may hold them, and not every parser takes them."""
+    return text.encode(errors="backslashreplace").decode()
