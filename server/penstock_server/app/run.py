@@ -13,17 +13,24 @@ import uvloop
 
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import ServerSettings
+from penstock_server.errors import LoadError
 
 _log = logging.getLogger(__name__)
 
 _OVERTIME_SECONDS = 10.0
 """After the drain's own bound: closing models, joining threads. Then the process is ended the hard way."""
+_LOADING_SECONDS = 2.0
+"""How long a model that is being loaded may take to notice that nobody wants it any more."""
+
+
+class NothingServed(LoadError):
+    """There are models, and none of them can be served. The log has the reasons."""
 
 
 def run_until_signal(settings: ServerSettings, on_started: Callable[[PenstockServer], None]) -> bool:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends it at once.
 
-    False if the drain had to cut something off. Raises what `PenstockServer.start` raises.
+    False if the drain had to cut something off. Raises what `PenstockServer.start` raises, and NothingServed.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, on_started))
@@ -38,11 +45,13 @@ async def _serve(settings: ServerSettings, on_started: Callable[[PenstockServer]
     starting = asyncio.ensure_future(server.start())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():  # stopped while it was loading
-        starting.cancel()
-        await asyncio.wait((starting,))
+    if not starting.done():
+        await _abandon(starting)
         return True
     starting.result()
+    if not any(server.models.versions()):
+        await server.stop(0.0)
+        raise NothingServed("none of the models can be served: the log above says why")
     on_started(server)
     await stopping
     watchdog = _end_process_after(settings.drain_seconds + _OVERTIME_SECONDS)
@@ -50,6 +59,18 @@ async def _serve(settings: ServerSettings, on_started: Callable[[PenstockServer]
         return await server.stop()
     finally:
         watchdog.cancel()
+
+
+async def _abandon(starting: asyncio.Future[None]) -> None:
+    """Stop what is only starting. No request was accepted yet, so ending early is no failure."""
+    starting.cancel()
+    await asyncio.wait((starting,))
+    # The thread that loads a model cannot be stopped, and the interpreter would wait for it.
+    threads = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    ended, _ = await asyncio.wait((threads,), timeout=_LOADING_SECONDS)
+    if not ended:
+        _log.warning("a model is still being loaded: ending without it")
+        os._exit(0)
 
 
 def _on_signal(number: int, stop: asyncio.Event) -> None:
