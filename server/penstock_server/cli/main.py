@@ -6,6 +6,7 @@ line on standard error.
 """
 
 import sys
+from typing import Protocol, cast
 
 import typer
 
@@ -15,11 +16,11 @@ from penstock_server.cli.output import complain
 app = typer.Typer(
     name="penstock",
     help="An inference server that speaks the V2 (KServe, Triton) gRPC protocol, and tools for any such server.",
-    no_args_is_help=True,
+    epilog="New here? `penstock demo` shows it all in a second; `penstock serve model.onnx` serves a model of yours.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.command()(serve.serve)
+app.command(context_settings=serve.SETTINGS)(serve.serve)
 app.command()(check.check)
 app.command()(infer.infer)
 app.command()(demo.demo)
@@ -34,9 +35,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command. Returns the exit status."""
     try:
-        result = app(arguments, prog_name="penstock", standalone_mode=False)
+        result = app(arguments or ["--help"], prog_name="penstock", standalone_mode=False)
     except typer.TyperException as error:  # a usage error, of which the library would make a box
-        complain(f"{error.format_message()} (see --help)")
+        complain(_describe(error))
         return error.exit_code
     except typer.Exit as end:
         return end.exit_code
@@ -44,3 +45,24 @@ def run(arguments: list[str]) -> int:
         complain("interrupted")
         return 130
     return result if isinstance(result, int) else 0
+
+
+class _Context(Protocol):
+    """The part of the library's private context class that an error's description needs."""
+
+    command_path: str
+
+    def get_parameter_source(self, name: str) -> object: ...
+
+
+def _describe(error: typer.TyperException) -> str:
+    """What is wrong, which variable it came from if it was not typed, and where help is."""
+    text = error.format_message().rstrip(".")
+    context = cast("_Context | None", getattr(error, "ctx", None))
+    if context is None:
+        return text
+    hint = f"see {context.command_path} --help"
+    name: str | None = getattr(getattr(error, "param", None), "name", None)
+    if name is not None and getattr(context.get_parameter_source(name), "name", "") == "ENVIRONMENT":
+        hint = f"from the environment, PENSTOCK_{name.upper()}; {hint}"
+    return f"{text} ({hint})"

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 from google.protobuf.internal import api_implementation
-from typer.models import OptionInfo
 
 from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
 from penstock_server.app.run import NothingServed, run_until_signal
@@ -47,21 +46,31 @@ def _option(
     min: float | None = None,
     max: float | None = None,
     show_default: bool | str = True,
-) -> OptionInfo:
-    return typer.Option(help=text, rich_help_panel=panel, metavar=metavar, min=min, max=max, show_default=show_default)
+) -> object:
+    return typer.Option(
+        help=text,
+        rich_help_panel=panel,
+        metavar=metavar,
+        min=min,
+        max=max,
+        show_default=show_default,
+        show_envvar=False,
+    )
 
 
-def _switch(name: str, text: str, panel: str) -> OptionInfo:
+def _switch(name: str, text: str, panel: str) -> object:
     """A flag that has no opposite to type."""
     return typer.Option(name, help=text, rich_help_panel=panel, show_envvar=False)
 
 
-def _port(text: str) -> OptionInfo:
+def _port(text: str) -> object:
     return _option(text, _WHERE, metavar="PORT", min=0, max=_LARGEST_PORT)
 
 
-def _pem(text: str) -> OptionInfo:
-    return typer.Option(help=text, rich_help_panel=_TLS, metavar="PEM", exists=True, dir_okay=False, readable=True)
+def _pem(text: str) -> object:
+    return typer.Option(
+        help=text, rich_help_panel=_TLS, metavar="PEM", exists=True, dir_okay=False, readable=True, show_envvar=False
+    )
 
 
 def serve(
@@ -74,7 +83,9 @@ def serve(
             show_envvar=False,
         ),
     ],
-    host: Annotated[str, _option("The address.", _WHERE, metavar="ADDRESS")] = "127.0.0.1",
+    host: Annotated[
+        str, _option("The address; beyond this machine only with TLS.", _WHERE, metavar="ADDRESS")
+    ] = "127.0.0.1",
     grpc_port: Annotated[int, _port("The port of gRPC; 0: a free one.")] = 8001,
     metrics_port: Annotated[int, _port("The HTTP port of metrics and health; 0: a free one.")] = 8002,
     metrics: Annotated[bool, _option("Whether there is a metrics port.", _WHERE)] = True,
@@ -187,10 +198,11 @@ def _try_pems(certificate: Path, key: Path, client_ca: Path | None) -> None:
         context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
         fail(f"--tls-cert {certificate} and --tls-key {key} are no certificate and its key: {_reason(error)}", 2)
-    try:
-        context.load_verify_locations(client_ca or certificate)
-    except (OSError, ValueError) as error:
-        fail(f"--tls-client-ca {client_ca} holds no certificate: {_reason(error)}", 2)
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ValueError) as error:
+            fail(f"--tls-client-ca {client_ca} holds no certificate: {_reason(error)}", 2)
 
 
 def _reason(error: OSError | ValueError) -> str:
