@@ -91,8 +91,10 @@ class ModelError(Exception):
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
+        # Models are written without a type checker: a mistake shows here, not in a transport.
+        status = Status(status)
         self.status = Status.INTERNAL if status in (Status.OK, Status.UNKNOWN) else status
-        self.message = message
+        self.message = str(message)
 
     def failure(self) -> Failure:
         """This error as a value."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from penstock_proto.model_config_pb2 import ModelConfig
-from penstock_server.errors import Failure
+from penstock_server.errors import Failure, ModelError
 from penstock_server.models.signature import Signature
 from penstock_server.status import Status
 from penstock_server.tensors.codec import Array
@@ -64,8 +64,8 @@ class ModelBatch:
     ended: float = 0.0
 
     def fail(self, index: int, status: Status, message: str) -> None:
-        """Answer the request at `index` with an error; the others get their outputs."""
-        self.failures[index] = Failure(status, message)
+        """Answer the request at `index` with an error, as `ModelError` would all; the others get their outputs."""
+        self.failures[index] = ModelError(status, message).failure()
 
     def row_ranges(self) -> list[tuple[int, int]]:
         """The first and the last-plus-one row of each request."""
