@@ -15,12 +15,14 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.backends.base import ModelBatch, ModelFiles, RequestInfo, Tensors
+from penstock_server.backends.runner import close
 from penstock_server.errors import LoadError, ModelError
 from penstock_server.models.signature import Signature
 from penstock_server.status import Status
@@ -107,7 +109,7 @@ class PythonFile:
                 made.append(self._instance(config, index))  # noqa: PERF401 - those made before a failure are closed
         except BaseException as error:
             for instance in made:
-                instance.close()
+                close(instance, f"an instance of model '{self._files.model}'")
             if not isinstance(error, Exception | SystemExit):
                 raise
             reason = f"load() of {self._class.__name__} raised {type(error).__name__}: {error}"
@@ -145,7 +147,8 @@ def _model_class(model: str, path: Path) -> type[PythonModel]:
     """Run the file and find its class."""
     # Two models, or two versions, may both be called model.py.
     name = f"penstock_model_{next(_module_numbers)}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    # A loader that does not ask for the suffix: the config may call the file whatever it likes.
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

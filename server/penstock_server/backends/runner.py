@@ -46,6 +46,14 @@ def run(instance: ModelInstance, batch: ModelBatch, name: str) -> Outcome:
         batch.ended = time.monotonic()
 
 
+def close(instance: ModelInstance, name: str) -> None:
+    """Close an instance. That it cannot be closed is for the log: it is given up anyway."""
+    try:
+        instance.close()
+    except BaseException:  # as in `run`
+        _log.exception("closing %s failed", name)
+
+
 class ThreadRunner:
     """Runs an instance in a thread of its own: the loop stays free while the model computes."""
 
@@ -74,10 +82,7 @@ class ThreadRunner:
             self._run(*work)
             # The name would keep the last batch's tensors alive until the next one comes.
             del work
-        try:
-            self._instance.close()
-        except Exception:
-            _log.exception("closing %s failed", self._name)
+        close(self._instance, self._name)
 
     def _run(self, batch: ModelBatch, done: Done) -> None:
         outcome = run(self._instance, batch, self._name)
