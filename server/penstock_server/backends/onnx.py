@@ -4,7 +4,7 @@ One session serves all instances of a version: `InferenceSession.run` may be cal
 threads, and weights are then in memory once.
 
 Settings from the config, by the names Triton's ONNX Runtime backend uses:
-`optimization.graph.level` (-1 basic, 1 extended, 0 or 2 all) and the parameters
+`optimization.graph.level` (-1 basic, 1 extended, 2 none, else all) and the parameters
 `intra_op_thread_count`, `inter_op_thread_count` (0 = ONNX Runtime decides) and `execution_mode`
 (0 sequential, 1 parallel).
 """
@@ -120,7 +120,6 @@ class OnnxInstance:
         self._session: _Session | None = session
         self._inputs = {tensor.name: tensor.datatype for tensor in signature.inputs}
         self._outputs = [tensor.name for tensor in signature.outputs]
-        self._text_outputs = {tensor.name for tensor in signature.outputs if not tensor.datatype.itemsize}
         self._bf16 = any(t.datatype.name == "BF16" for t in (*signature.inputs, *signature.outputs))
 
     def run(self, batch: ModelBatch) -> Tensors:
@@ -187,13 +186,19 @@ def _as_text(name: str, array: Array, batch: ModelBatch) -> Array:
     except UnicodeDecodeError:
         pass
     text = np.full(array.shape, "", object)
-    ranges = batch.row_ranges() if len(batch.requests) > 1 else [(0, len(array) if array.ndim else 1)]
-    for index, (start, end) in enumerate(ranges):
+    if len(batch.requests) == 1:  # whose array may have no axes, or none that is the batch
+        batch.fail(0, Status.INVALID_ARGUMENT, _not_text(name))
+        return text
+    for index, (start, end) in enumerate(batch.row_ranges()):
         try:
             text[start:end] = _decode(array[start:end])
         except UnicodeDecodeError:
-            batch.fail(index, Status.INVALID_ARGUMENT, f"input '{name}' holds bytes that are not UTF-8 text")
+            batch.fail(index, Status.INVALID_ARGUMENT, _not_text(name))
     return text
+
+
+def _not_text(name: str) -> str:
+    return f"input '{name}' holds bytes that are not UTF-8 text"
 
 
 def _decode(array: Array) -> Array:
@@ -221,6 +226,9 @@ def _signature(session: _Session, model: str, file: str) -> Signature:
             )  # fmt: skip
             continue
         outputs.append(SignatureTensor(node.name, datatype, _shape(node.shape)))
+    if any(t.datatype.name == "BF16" for t in (*inputs, *outputs)) and any(t.datatype.name == "BYTES" for t in inputs):
+        # BF16 takes typed values, which ONNX Runtime makes of everything from Python but text.
+        raise LoadError("BYTES inputs beside BF16 tensors are not supported", model=model, file=file)
     if not outputs:
         raise LoadError(
             "none of its outputs is a tensor (a scikit-learn classifier: convert it with options={'zipmap': False})",
@@ -245,13 +253,17 @@ def _shape(axes: Sequence[int | str | None] | None) -> tuple[int, ...]:
 def _session_options(config: ModelConfig, model: str) -> Any:
     ort = _onnxruntime()
     options = ort.SessionOptions()
-    levels = {-1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, 1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED}
+    levels = {
+        -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    }
     options.graph_optimization_level = levels.get(
         config.optimization.graph.level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     )
-    options.intra_op_num_threads = _count(config, "intra_op_thread_count", model)
-    options.inter_op_num_threads = _count(config, "inter_op_thread_count", model)
-    if _count(config, "execution_mode", model) == 1:
+    options.intra_op_num_threads = _number(config, "intra_op_thread_count", _MOST_THREADS, model)
+    options.inter_op_num_threads = _number(config, "inter_op_thread_count", _MOST_THREADS, model)
+    if _number(config, "execution_mode", 1, model) == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     # Idle threads that spin take the cores that the loop and the other models need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -260,9 +272,13 @@ def _session_options(config: ModelConfig, model: str) -> Any:
     return options
 
 
-def _count(config: ModelConfig, parameter: str, model: str) -> int:
+_MOST_THREADS = 1 << 16
+
+
+def _number(config: ModelConfig, parameter: str, largest: int, model: str) -> int:
     # Looking a missing key up in a protobuf map would add it.
     text = config.parameters[parameter].string_value if parameter in config.parameters else "0"
-    if not text.isdecimal():
-        raise LoadError(f"must be a whole number, not '{text}'", model=model, field=f"parameters['{parameter}']")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > largest:
+        field = f"parameters['{parameter}']"
+        raise LoadError(f"must be a whole number from 0 to {largest}, not '{text}'", model=model, field=field)
     return int(text)
