@@ -85,10 +85,10 @@ class Driver:
         self._on_idle = on_idle
         self._turn_soon()
 
-    def close(self, timeout: float) -> bool:
-        """Stop, and close the instances. False if one did not come to an end in `timeout` seconds each."""
-        self._wakeup.close()
-        return all([runner.close(timeout) for runner in self._runners])
+    async def close(self, timeout: float) -> bool:
+        """Stop, and close the instances. False if one of them did not come to an end in `timeout` seconds."""
+        self._wakeup.close()  # on the loop that watches it
+        return all(await asyncio.gather(*(asyncio.to_thread(runner.close, timeout) for runner in self._runners)))
 
     def statistics(self) -> QueueStatistics:
         """What is queued and running now."""
