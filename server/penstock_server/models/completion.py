@@ -188,12 +188,17 @@ def _fill_defaults(config: ModelConfig) -> None:
     if not config.version_policy.WhichOneof("policy_choice"):
         config.version_policy.latest.num_versions = 1
     if not config.instance_group:
-        config.instance_group.add()
+        config.instance_group.add(name=config.name)
     for index, group in enumerate(config.instance_group):
         group.name = group.name or f"{config.name}_{index}"
         group.count = group.count or 1
         if group.kind == ModelInstanceGroup.KIND_AUTO:
             group.kind = ModelInstanceGroup.KIND_CPU
+    optimization = config.optimization
+    if not optimization.HasField("input_pinned_memory"):
+        optimization.input_pinned_memory.enable = True
+    if not optimization.HasField("output_pinned_memory"):
+        optimization.output_pinned_memory.enable = True
     if config.HasField("dynamic_batching") and config.max_batch_size > 0:
         _prefer_full_batches(config.dynamic_batching.preferred_batch_size, config.max_batch_size)
     if config.HasField("sequence_batching"):

@@ -17,7 +17,8 @@ backend: "onnxruntime"
 platform: "onnxruntime_onnx"
 default_model_filename: "model.onnx"
 version_policy { latest { num_versions: 1 } }
-instance_group { name: "m_0" kind: KIND_CPU count: 1 }
+instance_group { name: "m" kind: KIND_CPU count: 1 }
+optimization { input_pinned_memory { enable: true } output_pinned_memory { enable: true } }
 """
 TENSORS = """
 input { name: "A" data_type: TYPE_FP32 dims: 4 }
@@ -172,8 +173,16 @@ def test_a_model_that_does_not_tell_is_believed() -> None:
     completed = complete_config(parse('name: "m" backend: "python"' + TENSORS), None)
     assert completed == parse(
         'name: "m" backend: "python" default_model_filename: "model.py" version_policy { latest { num_versions: 1 } } '
-        'instance_group { name: "m_0" kind: KIND_CPU count: 1 }' + TENSORS
+        'instance_group { name: "m" kind: KIND_CPU count: 1 }'
+        "optimization { input_pinned_memory { enable: true } output_pinned_memory { enable: true } }" + TENSORS
     )
+
+
+def test_pinned_memory_is_on_unless_it_was_switched_off() -> None:
+    """As Triton has it; what one side of the model says is not said of the other."""
+    completed = complete("optimization { output_pinned_memory { enable: false } }")
+    assert completed.optimization.input_pinned_memory.enable
+    assert not completed.optimization.output_pinned_memory.enable
 
 
 def test_instance_groups_get_names_counts_and_kinds() -> None:
