@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 from penstock_proto.open_inference_pb2 import InferParameter
 from penstock_server.backends.base import ParameterValue
-from penstock_server.errors import InvalidRequest
+from penstock_server.errors import InvalidRequest, Unsupported
 from penstock_server.service.dialect import Limits
 
 _EMPTY_FINAL = "triton_enable_empty_final_response"
 _RESERVED = "triton_"
+_LONGEST_SEQUENCE_ID = 128
+"""In bytes of UTF-8."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ def read_parameters(parameters: Mapping[str, InferParameter], limits: Limits | N
             case "timeout":
                 if kind != "int64_param":
                     raise _wrong_type(key, "int64_param.")
-                read.timeout_us = max(0, value.int64_param)
+                read.timeout_us = _unsigned(value.int64_param)
             case _ if key.startswith(_RESERVED):
                 read.empty_final_response = _reserved(key, value, kind)
             case _:
@@ -56,10 +58,17 @@ def read_parameters(parameters: Mapping[str, InferParameter], limits: Limits | N
 
 def _sequence_id(value: InferParameter, kind: str | None) -> int | str:
     if kind == "int64_param":
-        return value.int64_param % (1 << 64)  # the id is an unsigned number that travels as a signed one
+        return _unsigned(value.int64_param)
     if kind != "string_param":
         raise _wrong_type("sequence_id", "int64_param or string_param.")
+    if len(value.string_param.encode()) > _LONGEST_SEQUENCE_ID:
+        raise Unsupported(f"string correlation ID cannot be longer than {_LONGEST_SEQUENCE_ID} characters")
     return value.string_param
+
+
+def _unsigned(value: int) -> int:
+    """Sequence ids and timeouts are unsigned numbers that travel as signed ones: -1 is the largest."""
+    return value % (1 << 64)
 
 
 def _priority(value: InferParameter, kind: str | None) -> int:

@@ -52,6 +52,8 @@ def find_data(inputs: Sequence[InputTensor], raw: Sequence[Buffer], model: str) 
 
 def _typed_data(tensor: InputTensor, model: str) -> Buffer:
     where = f"for input tensor '{tensor.name}' for model '{model}'"
+    if not tensor.HasField("contents"):
+        raise _no_data(tensor.name, model)
     data: Buffer | None = None
     datatype = DATATYPES.get(tensor.datatype)
     for field, its_type, code in _TYPED:
@@ -66,9 +68,7 @@ def _typed_data(tensor: InputTensor, model: str) -> Buffer:
                 f"unexpected explicit tensor data {where} of type '{its_type}', expected datatype '{expected}'"
             )
         data = _raw(tensor.contents, elements, datatype.numpy, code)
-    if data is None:
-        raise _no_data(tensor.name, model)
-    return data
+    return b"" if data is None else data  # contents without an element are those of a tensor without any
 
 
 def _raw(contents: InferTensorContents, elements: Sequence[object], datatype_code: str, field_code: str) -> Buffer:
