@@ -94,9 +94,11 @@ class V2Service:
         version = self._find(request.name, request.version)
         spec = version.spec
         model = self._models.get(request.name)
+        # Who asks for a version is told of that one, who asks for the model of all that are served.
+        versions = [version.version] if request.version or model is None else list(model.served)
         response = pb.ModelMetadataResponse(
             name=spec.name,
-            versions=[str(number) for number in model.served] if model else [],
+            versions=[str(number) for number in versions],
             platform=version.config.platform or version.config.backend,
         )
         for tensor in spec.inputs:
