@@ -1,7 +1,7 @@
 """The classification extension: the best classes of an output instead of the output.
 
 Each class is a string, `value:index` or `value:index:label`, best first; of equals the lower index
-comes first. Values are printed as C's `%f` and `%d` would.
+comes first, and what is no number comes last. Values are printed as C's `%f` and `%d` would.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,14 @@ def classify(array: Array, count: int, spec: TensorSpec, batched: bool) -> Array
 
 def _best(row: Array, count: int, labels: Sequence[str]) -> list[str]:
     # A stable sort of the reversed order keeps the lower index first among equals, without negating
-    # values (an unsigned or the smallest signed number has no negative).
-    order = row.size - 1 - np.argsort(row[::-1], kind="stable")[::-1][:count]
+    # values (an unsigned or the smallest signed number has no negative). It has NaN at the end.
+    order = row.size - 1 - np.argsort(row[::-1], kind="stable")[::-1]
+    if row.dtype.kind == "f":
+        order = np.roll(order, -np.count_nonzero(np.isnan(row)))
     form = "%f:%d" if row.dtype.kind == "f" else "%d:%d"
     texts: list[str] = []
-    for index in cast("list[int]", order.tolist()):
+    for index in cast("list[int]", order[:count].tolist()):
         text = form % (row[index], index)
-        texts.append(f"{text}:{labels[index]}" if index < len(labels) else text)
+        label = labels[index] if index < len(labels) else ""
+        texts.append(f"{text}:{label}" if label else text)
     return texts
