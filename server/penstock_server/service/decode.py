@@ -19,8 +19,12 @@ from penstock_server.service.dialect import Dialect, id_prefix
 from penstock_server.service.parameters import RequestParameters, read_parameters
 from penstock_server.service.scan import Malformed, Scanned, scan
 from penstock_server.service.tensor_data import InputTensor, find_data
-from penstock_server.service.validate import check_data, check_inputs
+from penstock_server.service.validate import check_data, check_inputs, check_rows
 from penstock_server.tensors.codec import Buffer
+
+_STRICT_VERSION = re.compile(r"(-?)(0|[1-9][0-9]*)")
+_LAX_VERSION = re.compile(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]+)")
+"""What C's `stol` takes: white space is skipped, and the rest behind the digits ignored."""
 
 _NO_CLASSES = frozenset({"BOOL", "FP16", "BF16", "BYTES"})
 """Datatypes whose values have no order that Triton knows, or that it cannot print."""
@@ -42,17 +46,17 @@ class MalformedRequest(PenstockError):
 
 
 def parse_version(text: str, dialect: Dialect) -> int:
-    """The version that a request names; `LATEST` if it names none. InvalidRequest if it is no number."""
+    """The version that a request names; `LATEST` if it names none. InvalidRequest if it is no int64 from 0."""
     if not text:
         return LATEST
-    strict = re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text)
-    match = strict if dialect.strict_versions else re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", text)
-    if match is None:
+    match = _STRICT_VERSION.fullmatch(text) if dialect.strict_versions else _LAX_VERSION.match(text)
+    # 20 digits are too many for an int64 already, and int() refuses very many with an error of its own.
+    version = int(match[1] + match[2][:20]) if match else None
+    if version is None or not -(1 << 63) <= version < 1 << 63:
         raise InvalidRequest(
             f"failed to get model version from specified version string '{text[:128]}' (details: stol), "
             "version should be an integral value > 0"
         )
-    version = int(match.group())
     if version < 0:
         raise InvalidRequest(
             f"invalid model version specified '{text[:128]}' , version should be an integral value > 0"
@@ -89,7 +93,9 @@ class Decoder:
         rows = check_inputs(inputs, spec, prefix)
         for expected in spec.inputs:
             if (tensor := inputs.get(expected.name)) is not None:
-                check_data(tensor, data[expected.name], expected, spec.name, prefix, limits)
+                check_data(tensor, rows, data[expected.name], expected, spec, prefix, limits)
+        check_rows(rows, spec, prefix)
+        _check_classes(outputs, classes, spec)
         plan = _plan(version, rows, inputs, outputs, classes)
         info = RequestInfo(
             rows=rows,
@@ -124,18 +130,19 @@ def _requested_outputs(request: ModelInferRequest, spec: ModelSpec) -> tuple[tup
     """Indexes of the outputs that are asked for, in the model's order, and for each how many classes."""
     if not request.outputs:
         return tuple(range(len(spec.outputs))), (0,) * len(spec.outputs)
-    indexes = {tensor.name: index for index, tensor in enumerate(spec.outputs)}
-    classes: dict[int, int] = {}
+    classes: dict[str, int] = {}
     for output in request.outputs:
-        index = indexes.get(output.name)
-        if index is None:
-            raise InvalidRequest(f"unexpected inference output '{output.name[:128]}' for model '{spec.name}'")
-        classes[index] = _class_count(output, spec.outputs[index].datatype.name)
-    wanted = tuple(sorted(classes))
-    return wanted, tuple(classes[index] for index in wanted)
+        count = _class_count(output)
+        classes[output.name] = classes.get(output.name) or count  # of an output that is named twice the first counts
+    known = {tensor.name for tensor in spec.outputs}
+    for name in sorted(classes):
+        if name not in known:
+            raise InvalidRequest(f"unexpected inference output '{name[:128]}' for model '{spec.name}'")
+    wanted = tuple(index for index, tensor in enumerate(spec.outputs) if tensor.name in classes)
+    return wanted, tuple(classes[spec.outputs[index].name] for index in wanted)
 
 
-def _class_count(output: ModelInferRequest.InferRequestedOutputTensor, datatype: str) -> int:
+def _class_count(output: ModelInferRequest.InferRequestedOutputTensor) -> int:
     """The classes that the output's `classification` parameter asks for; 0 without it."""
     if any(key.startswith("shared_memory_") for key in output.parameters):
         raise Unsupported("shared memory is not supported by this server: the output comes with the response")
@@ -146,9 +153,15 @@ def _class_count(output: ModelInferRequest.InferRequestedOutputTensor, datatype:
         raise InvalidRequest("invalid value type for 'classification' parameter, expected int64_param")
     if parameter.int64_param <= 0:
         raise InvalidRequest("invalid value for 'classification' parameter, expected >= 0")
-    if datatype in _NO_CLASSES:
-        raise InvalidRequest(f"class result not available for output due to unsupported type '{datatype}'")
     return parameter.int64_param
+
+
+def _check_classes(outputs: Sequence[int], classes: Sequence[int], spec: ModelSpec) -> None:
+    """Refuse classes of what cannot be ranked. Triton sees it in the model's answer, so it comes after all else."""
+    for index, count in zip(outputs, classes, strict=True):
+        datatype = spec.outputs[index].datatype.name
+        if count and datatype in _NO_CLASSES:
+            raise InvalidRequest(f"class result not available for output due to unsupported type '{datatype}'")
 
 
 def _plan(
@@ -167,5 +180,6 @@ def _plan(
         reshape = spec.input_reshapes.get(tensor.name)
         shapes.append(shape if reshape is None else reshape.to_model(shape))
     # Names belong to the key only where a request may leave some out.
-    key = tuple(shapes) if len(given) == len(spec.inputs) else (tuple(inputs), *shapes)
+    names = () if len(given) == len(spec.inputs) else (tuple(tensor.name for tensor in given),)
+    key = (*names, *shapes)
     return Plan(version, rows, given, tuple(shapes), outputs, classes, key)

@@ -30,7 +30,8 @@ _NOTE = (
 def check_inputs(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> int:
     """Check everything but the data. Returns the rows; 1 for a model without a batch axis.
 
-    `prefix` goes before the texts that have it in Triton.
+    They may be 0, which is an error that comes after those of the data: see `check_rows`. `prefix` goes
+    before the texts that have it in Triton.
     """
     _check_names(inputs, spec, prefix)
     rows = _check_batch(inputs, spec, prefix) if spec.max_batch_size else 1
@@ -70,17 +71,30 @@ def _check_batch(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str
             raise InvalidRequest(
                 f"{prefix}input '{name}' has no shape but model requires batch dimension for '{spec.name}'"
             )
-        if rows is None:
+        if not rows:
             rows = tensor.shape[0]
-        elif tensor.shape[0] != rows:
+        elif tensor.shape[0] != rows or rows < 0:
             raise InvalidRequest(f"{prefix}input '{name}' batch size does not match other inputs for '{spec.name}'")
     if rows is None:  # a model whose inputs are all optional, and none was given
         return 1
     if rows > spec.max_batch_size:
         raise InvalidRequest(f"{prefix}inference request batch-size must be <= {spec.max_batch_size} for '{spec.name}'")
-    if rows < 1:
-        raise InvalidRequest(f"{prefix}inference request batch-size must be >= 1 for '{spec.name}'")
+    if rows < 0:
+        raise _too_few_rows(spec, prefix)
     return rows
+
+
+def check_rows(rows: int, spec: ModelSpec, prefix: str) -> None:
+    """Refuse a request without rows, to be called after the data was checked.
+
+    Triton takes one for a request without a batch axis, and so complains of the size of its data.
+    """
+    if not rows:
+        raise _too_few_rows(spec, prefix)
+
+
+def _too_few_rows(spec: ModelSpec, prefix: str) -> InvalidRequest:
+    return InvalidRequest(f"{prefix}inference request batch-size must be >= 1 for '{spec.name}'")
 
 
 def _check_tensor(tensor: InputTensor, expected: TensorSpec, spec: ModelSpec, prefix: str) -> None:
@@ -91,7 +105,15 @@ def _check_tensor(tensor: InputTensor, expected: TensorSpec, spec: ModelSpec, pr
             f"but model '{spec.name}' expects '{expected.datatype.name}'"
         )
     shape = tensor.shape[1:] if spec.max_batch_size else tensor.shape[:]
-    if len(shape) != len(expected.shape) or not all(map(_fits, shape, expected.shape)):
+    fits = len(shape) == len(expected.shape)
+    for axis, dim in zip(shape, expected.shape, strict=False):
+        if fits and axis == -1:
+            raise InvalidRequest(
+                f"{prefix}All input dimensions should be specified for input '{tensor.name}' for model '{spec.name}', "
+                f"got {show_shape(tensor.shape[:])}"
+            )
+        fits = fits and dim in (-1, axis)
+    if not fits:
         full = (-1, *expected.shape) if spec.max_batch_size else expected.shape
         note = _NOTE if spec.max_batch_size else ""
         raise InvalidRequest(
@@ -100,15 +122,18 @@ def _check_tensor(tensor: InputTensor, expected: TensorSpec, spec: ModelSpec, pr
         )
 
 
-def _fits(axis: int, expected: int) -> bool:
-    return axis == expected or (expected == -1 and axis >= 0)
-
-
 def check_data(
-    tensor: InputTensor, data: Buffer, expected: TensorSpec, model: str, prefix: str, limits: Limits | None
+    tensor: InputTensor,
+    rows: int,
+    data: Buffer,
+    expected: TensorSpec,
+    spec: ModelSpec,
+    prefix: str,
+    limits: Limits | None,
 ) -> None:
     """Check the size of an input's data against its shape, and what can be checked of its content."""
-    elements = prod(tensor.shape)
+    model = spec.name
+    elements = (rows or 1) * prod(tensor.shape[1:]) if spec.max_batch_size else prod(tensor.shape)
     itemsize = expected.datatype.itemsize
     if not itemsize:
         _check_strings(tensor.name, data, elements, model, prefix, limits)
@@ -117,9 +142,11 @@ def check_data(
             f"{prefix}input byte size mismatch for input '{tensor.name}' for model '{model}'. "
             f"Expected {elements * itemsize}, got {len(data)}"
         )
-    if not elements and any(axis > _LARGEST_AXIS for axis in tensor.shape):
-        # Nothing has to be sent for such a shape, but nothing can be done with it either.
-        raise InvalidRequest(f"{prefix}input '{tensor.name}' for model '{model}' has an axis above {_LARGEST_AXIS}")
+    if any(axis < 0 or axis > _LARGEST_AXIS for axis in tensor.shape):
+        # The sizes fit all the same if there are two negative axes, or if another one is 0.
+        raise InvalidRequest(
+            f"{prefix}input '{tensor.name}' for model '{model}' has an axis that is not between 0 and {_LARGEST_AXIS}"
+        )
     if expected.datatype.name == "BOOL" and elements and np.frombuffer(data, np.uint8).max() > 1:
         raise InvalidRequest(f"{prefix}input '{tensor.name}' for model '{model}' has BOOL elements other than 0 and 1")
 
