@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import numpy as np
 from rich.table import Table
@@ -18,7 +18,9 @@ from penstock_server import __version__
 from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
 from penstock_server.app.run import ServerThread
 from penstock_server.app.settings import ServerSettings
-from penstock_server.cli.output import complain, out
+from penstock_server.cli.addresses import channel_options
+from penstock_server.cli.output import complain, fail, out
+from penstock_server.errors import BindError, LoadError
 from penstock_server.examples import REPOSITORY, Example, SpeechExample, Tensors, all_examples, speech_example
 from penstock_server.transports.base import TransportSettings
 
@@ -42,16 +44,21 @@ class _Seen:
 
 
 def demo() -> int:
-    """Start a server with the example models, ask each of them over gRPC, and check the answers."""
+    """Start a server with the example models, ask each of them over gRPC, and check the answers.
+
+    For example: `penstock demo`. It needs no network and no free port in particular, and takes seconds.
+
+    Ends with 0 only if every answer was right.
+    """
     configure_logging(LogLevel.WARNING, LogFormat.TEXT)
-    settings = ServerSettings(source=REPOSITORY, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
-    with ServerThread(settings) as server:
-        out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
-        seen, wrong = _drive(server.port)
-        wrong += _check_http(server.metrics_port)
+    try:
+        seen, wrong = _serve_and_ask()
+    except (LoadError, BindError) as error:
+        fail(str(error), 1)
     for one in seen:
         out.print(f"[bold]{one.model}[/]  {one.question}\n  {one.example}", highlight=False)
-    out.print(_table(seen))
+    if seen:
+        out.print(_table(seen))
     for one in seen:
         wrong += [f"{one.model}: {problem}" for problem in one.wrong]
     for problem in wrong:
@@ -62,10 +69,20 @@ def demo() -> int:
     return 0
 
 
+def _serve_and_ask() -> tuple[list[_Seen], list[str]]:
+    """What each example showed, and what is wrong besides."""
+    settings = ServerSettings(source=REPOSITORY, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
+    with ServerThread(settings) as server:
+        out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
+        seen, wrong = _drive(server.port)
+        return seen, wrong + _check_http(server.metrics_port)
+
+
 def _drive(port: int) -> tuple[list[_Seen], list[str]]:
     from penstock_client import Client, InferenceError
 
-    with Client(f"127.0.0.1:{port}", timeout=30.0) as client:
+    target = f"127.0.0.1:{port}"
+    with Client(target, timeout=30.0, options=channel_options(target)) as client:
         if not client.is_ready():
             return [], ["the server is not ready"]
         # That call has connected already; its time would say nothing about the server.
@@ -116,11 +133,15 @@ def _listen(client: "Client", speech: SpeechExample) -> _Seen:
 
 def _check_http(port: int) -> list[str]:
     """Whether the operators' port answers."""
+    browser = build_opener(ProxyHandler({}))  # whatever the environment says: a proxy has no way to this port
     wrong: list[str] = []
     for path, expected in (("/v2/health/ready", ""), ("/metrics", "nv_inference_count")):
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5.0) as response:
-            if expected not in response.read().decode():
-                wrong.append(f"{path} lacks {expected}")
+        try:
+            with browser.open(f"http://127.0.0.1:{port}{path}", timeout=5.0) as response:
+                if expected not in response.read().decode():
+                    wrong.append(f"{path} lacks {expected}")
+        except OSError as error:  # a status that is no success is one, too
+            wrong.append(f"{path}: {error}")
     return wrong
 
 

@@ -10,59 +10,135 @@ import typer
 from numpy.typing import NDArray
 
 from penstock_proto.open_inference_pb2 import ModelMetadataResponse
+from penstock_server.app.logs import escape
+from penstock_server.cli.addresses import channel_options
 from penstock_server.cli.output import fail, out
-from penstock_server.cli.values import BadValue, parse_input, split_pair
+from penstock_server.cli.pems import check_authority, check_pair
+from penstock_server.cli.values import BadValue, parse_input, split_pairs
 
 if TYPE_CHECKING:
     from penstock_client import InferResult, OutputRequest, Tensor, Tls
 
 _URL = "127.0.0.1:8001"
+_MODEL, _SERVER = "The request", "The server"
 
 
 def infer(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
     inputs: Annotated[
         list[str] | None,
         typer.Option(
             "--input",
             "-i",
             metavar="NAME=VALUE",
-            help="An input: `x=1,2,3`, JSON `x=[[1,2],[3,4]]`, or a file `x=@file.npy`, `x=@file.json`. Repeat it.",
+            help="An input; one for each. See above.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     outputs: Annotated[
-        list[str] | None, typer.Option("--output", "-o", metavar="NAME", help="Only this output. Repeat it.")
+        list[str] | None,
+        typer.Option("--output", "-o", metavar="NAME", help="Only this output; one for each.", rich_help_panel=_MODEL),
     ] = None,
-    classes: Annotated[int, typer.Option(help="The best N classes of each output instead of its values.", min=0)] = 0,
+    classes: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Instead of values the N best classes of each output.", min=0, rich_help_panel=_MODEL
+        ),
+    ] = 0,
     parameters: Annotated[
-        list[str] | None, typer.Option("--parameter", metavar="KEY=VALUE", help="A request parameter. Repeat it.")
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            metavar="KEY=VALUE",
+            help="A parameter of the request, such as `priority=1`; one for each.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
-    model_version: Annotated[str, typer.Option(help="The model's version; empty: the server's choice.")] = "",
-    url: Annotated[str, typer.Option(help="The server, HOST:PORT.", envvar="PENSTOCK_URL")] = _URL,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001)] = 10.0,
+    model_version: Annotated[
+        str,
+        typer.Option(
+            metavar="VERSION",
+            help="The model's version.",
+            show_default="the server's choice",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer as one line of JSON.", rich_help_panel=_MODEL)
+    ] = False,
+    url: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where it is.", envvar="PENSTOCK_URL", rich_help_panel=_SERVER)
+    ] = _URL,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long to wait for the answer.", min=0.001, rich_help_panel=_SERVER),
+    ] = 10.0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Use TLS and trust the public authorities.", rich_help_panel=_SERVER)
+    ] = False,
     tls_ca: Annotated[
-        Path | None, typer.Option(help="Use TLS and trust this authority (PEM).", envvar="PENSTOCK_TLS_CA")
+        Path | None,
+        typer.Option(
+            help="Use TLS and trust this authority.",
+            metavar="PEM",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            envvar="PENSTOCK_TLS_CA",
+            rich_help_panel=_SERVER,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Our certificate, where the server asks for one.",
+            metavar="PEM",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its private key.",
+            metavar="PEM",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
 ) -> int:
     """Ask a model once and print the answer.
 
     For example: `penstock infer iris --input X=5.1,3.5,1.4,0.2`
-    """
-    from penstock_client import Client, InferenceError, InputError
 
+    An input is `NAME=VALUE`, and its value numbers or text with commas in between (`x=1,2,3`), JSON
+    (`x=[[1,2],[3,4]]`, and where text has commas: `text=["a, b"]`), or a file (`x=@file.npy`, `x=@file.json`).
+    A list without brackets in it is put into the model's shape.
+
+    Ends with 0 if there is an answer, with 1 if the server has none.
+    """
+    from penstock_client import Client, Deadline, InferenceError, InputError
+
+    credentials = _tls(tls, tls_ca, tls_cert, tls_key)
     try:
-        with Client(url, timeout=timeout, tls=_tls(tls_ca)) as client:
-            metadata = client.model_metadata(model, model_version)
-            values = _inputs(inputs or [], metadata)
-            wanted = _outputs(outputs or [], classes, metadata)
-            known = dict(split_pair(text, "--parameter") for text in parameters or [])
+        client = Client(url, tls=credentials, options=channel_options(url))
+    except ValueError:
+        fail(f"--url is HOST:PORT without a scheme (TLS is switched on with --tls or --tls-ca), not '{url}'", 2)
+    deadline = Deadline.after(timeout)
+    try:
+        with client:
+            metadata = client.model_metadata(model, model_version, timeout=deadline)
             result = client.infer(
                 model,
-                values,
+                _inputs(inputs or [], metadata),
                 version=model_version,
-                outputs=wanted,
-                parameters={key: _parameter(value) for key, value in known.items()},
+                outputs=_outputs(outputs or [], classes, metadata),
+                parameters=_parameters(parameters or []),
+                timeout=deadline,
             )
     except (BadValue, InputError) as error:
         fail(str(error), 2)
@@ -72,10 +148,18 @@ def infer(
     return 0
 
 
-def _tls(ca: Path | None) -> "Tls | None":
+def _tls(wanted: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> "Tls | None":
     from penstock_client import Tls
 
-    return None if ca is None else Tls(ca=ca)
+    if not wanted and ca is None and certificate is None and key is None:
+        return None
+    if (certificate is None) != (key is None):
+        fail("a certificate of ours needs both --tls-cert and --tls-key", 2)
+    if certificate is not None and key is not None:
+        check_pair(certificate, key)
+    if ca is not None:
+        check_authority(ca, "--tls-ca")
+    return Tls(ca=ca, cert=certificate, key=key)
 
 
 def _inputs(texts: Sequence[str], metadata: ModelMetadataResponse) -> "dict[str, Tensor]":
@@ -84,17 +168,16 @@ def _inputs(texts: Sequence[str], metadata: ModelMetadataResponse) -> "dict[str,
 
     known = {tensor.name: tensor for tensor in metadata.inputs}
     values: dict[str, Tensor] = {}
-    for text in texts:
-        name, value = split_pair(text, "--input")
+    for name, value in split_pairs(texts, "--input").items():
         if name not in known:
             raise BadValue(f"model '{metadata.name}' has no input '{name}'; it takes {_describe(metadata)}")
         tensor = known[name]
         try:
             values[name] = Tensor(parse_input(value, tensor.datatype, tensor.shape), tensor.datatype)
         except BadValue as error:
-            raise BadValue(f"input '{name}': {error}") from None
+            raise BadValue(f"input '{name}' of model '{metadata.name}': {error}") from None
     if not values and known:
-        raise BadValue(f"give the model's inputs with --input: {_describe(metadata)}")
+        raise BadValue(f"model '{metadata.name}' takes {_describe(metadata)}; give it with --input NAME=VALUE")
     return values
 
 
@@ -112,19 +195,23 @@ def _outputs(
     return [OutputRequest(name, classes) for name in names or [tensor.name for tensor in metadata.outputs]]
 
 
+def _parameters(texts: Sequence[str]) -> dict[str, bool | int | float | str]:
+    return {key: _parameter(value) for key, value in split_pairs(texts, "--parameter").items()}
+
+
 def _parameter(text: str) -> bool | int | float | str:
     """A parameter's value by its looks: `true`, `7`, `0.5`, anything else is text."""
     try:
         value: object = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float) else text
 
 
 def _print(result: "InferResult") -> None:
-    out.print(f"{result.model_name} version {result.model_version}", markup=False, highlight=False)
+    out.print(escape(f"{result.model_name} version {result.model_version}"), markup=False, highlight=False)
     for name, array in result.items():
-        head = f"{name}  {result.datatypes[name]} {list(array.shape)}"
+        head = f"{escape(name)}  {result.datatypes[name]} {list(array.shape)}"
         body = np.array2string(_readable(array), separator=", ", threshold=100)
         out.print(f"{head}\n{body}", markup=False, highlight=False, soft_wrap=True)
 

@@ -4,9 +4,7 @@ Every option is also an environment variable, `--grpc-port` is `PENSTOCK_GRPC_PO
 `SETTINGS` makes it so by rule.
 """
 
-import ipaddress
 import logging
-import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +15,9 @@ from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
 from penstock_server.app.run import NothingServed, run_until_signal
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
+from penstock_server.cli.addresses import bracketed, is_loopback
 from penstock_server.cli.output import fail
+from penstock_server.cli.pems import check_authority, check_pair
 from penstock_server.errors import BindError, LoadError
 from penstock_server.transports.base import (
     DEFAULT_MAX_MESSAGE_BYTES,
@@ -156,7 +156,7 @@ def serve(
     if max_message_bytes is None:
         max_message_bytes = LARGEST_MESSAGE_BYTES if compat is Compat.TRITON else DEFAULT_MAX_MESSAGE_BYTES
     tls = _tls(tls_cert, tls_key, tls_client_ca)
-    if tls is None and not insecure_ok and not _is_loopback(host):
+    if tls is None and not insecure_ok and not is_loopback(host):
         fail(f"will not listen on {host} without TLS: give --tls-cert and --tls-key, or --insecure-ok", 2)
     if metrics and grpc_port and grpc_port == metrics_port:
         fail(f"--grpc-port and --metrics-port are both {grpc_port}: give them different ports", 2)
@@ -186,34 +186,10 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
         return None
     if certificate is None or key is None:
         fail("TLS needs both --tls-cert and --tls-key", 2)
-    _try_pems(certificate, key, client_ca)
-    return TlsSettings(certificate, key, client_ca)
-
-
-def _try_pems(certificate: Path, key: Path, client_ca: Path | None) -> None:
-    """Fail if these files make no TLS server. gRPC would say so after the models are loaded, and not why."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # An encrypted key is refused like a broken one, instead of asking a terminal for its password.
-        context.load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError) as error:
-        fail(f"--tls-cert {certificate} and --tls-key {key} are no certificate and its key: {_reason(error)}", 2)
+    check_pair(certificate, key)
     if client_ca is not None:
-        try:
-            context.load_verify_locations(client_ca)
-        except (OSError, ValueError) as error:
-            fail(f"--tls-client-ca {client_ca} holds no certificate: {_reason(error)}", 2)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "reason", "") or str(error)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        check_authority(client_ca, "--tls-client-ca")
+    return TlsSettings(certificate, key, client_ca)
 
 
 def _announce(server: PenstockServer) -> None:
@@ -227,7 +203,7 @@ def _announce(server: PenstockServer) -> None:
     for model in server.models:
         if not model.ready:
             _log.error("NOT serving all of model '%s': see above", model.name, extra={"fields": {"model": model.name}})
-    host = _in_address(server.settings.transport.host)
+    host = bracketed(server.settings.transport.host)
     secure = " with TLS" if server.settings.transport.tls else ""
     _log.info("gRPC%s on %s:%d", secure, host, server.port, extra={"fields": {"grpc_port": server.port}})
     if server.metrics_port:
@@ -237,8 +213,3 @@ def _announce(server: PenstockServer) -> None:
         _log.info("the server is ready", extra={"fields": {"ready": True}})
     else:
         _log.warning("the server is NOT ready: not every model could be loaded", extra={"fields": {"ready": False}})
-
-
-def _in_address(host: str) -> str:
-    """An IPv6 address needs brackets before a port."""
-    return f"[{host}]" if ":" in host else host

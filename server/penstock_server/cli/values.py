@@ -5,110 +5,146 @@
     x=@flower.npy           numpy's file format
     x=@flower.json          JSON in a file
 
-The model's metadata says what the text means. A flat list is put into the model's shape if it fits.
+The model's metadata says what the text means. Only the notation is read here; whether a value can become
+the datatype is the client's one rule (`penstock_client.tensors`). A flat list is put into the model's shape.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from penstock_proto.datatypes import DATATYPES
+from penstock_server.tensors.spec import show_shape
+
+# Any: what is in a file or in JSON is known when it is read.
+Value: TypeAlias = NDArray[Any] | list[Any]
+"""An array of its own type, or lists nested like a tensor."""
+_Json: TypeAlias = "list[Any] | dict[str, Any] | str | float | None"
 
 
 class BadValue(Exception):
-    """What was typed cannot be sent; the text says why."""
+    """What was typed cannot be sent; the text says why, and what would do."""
 
 
-def parse_input(text: str, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
-    """The array that this text means for an input of this datatype and shape (-1: any length)."""
+def parse_input(text: str, datatype: str, shape: Sequence[int]) -> Value:
+    """The value that this text means for an input of this datatype and shape (-1: any length).
+
+    Raises BadValue.
+    """
     if text.startswith("@"):
-        array = _from_file(Path(text[1:]), datatype)
-    elif text.startswith("["):
-        array = _to_array(_json(text, "the value"), datatype)
-    else:
-        array = _to_array(text.split(","), datatype)
-    return _fit(array, shape)
+        return _fit(_from_file(Path(text[1:])), shape)
+    if text.startswith("["):
+        return _fit(_json(text, "what begins with '['"), shape)
+    return _fit([_element(part, datatype) for part in text.split(",")], shape)
 
 
-def split_pair(text: str, what: str) -> tuple[str, str]:
-    """`name=value` in two."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise BadValue(f"{what} must look like NAME=VALUE, not '{text}'")
-    return name, value
+def split_pairs(texts: Sequence[str], what: str) -> dict[str, str]:
+    """Each `name=value` in two. `what` is the option they were given with."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise BadValue(f"{what} must look like NAME=VALUE, not '{text}'")
+        if name in pairs:
+            raise BadValue(f"{what} {name}=… is given twice; once is enough")
+        pairs[name] = value
+    return pairs
 
 
-def _from_file(path: Path, datatype: str) -> NDArray[Any]:
+# ── the notations ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _element(text: str, datatype: str) -> object:
+    read, words = _elements(datatype)
+    try:
+        return read(text)
+    except ValueError:
+        raise BadValue(f"'{text[:40]}' is no {datatype}; write {words}") from None
+
+
+def _elements(datatype: str) -> tuple[Callable[[str], object], str]:
+    """How an element of this datatype is read, and how it is written."""
+    if datatype == "BYTES":
+        return str, "text, such as spring,autumn"
+    if datatype == "BOOL":
+        return _bool, "true or false, such as true,false"
+    if datatype.startswith(("FP", "BF")):
+        return float, "numbers, such as 1.5,2"
+    return int, "whole numbers, such as 1,2"
+
+
+def _bool(text: str) -> bool:
+    match text.strip().lower():
+        case "true" | "1":
+            return True
+        case "false" | "0":
+            return False
+        case _:
+            raise ValueError(text)
+
+
+def _from_file(path: Path) -> Value:
     try:
         if path.suffix == ".json":
-            return _to_array(_json(path.read_text(encoding="utf-8"), str(path)), datatype)
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+            return _json(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            # Not `load`, which takes files of other kinds too.
+            return npy.read_array(file, allow_pickle=False)
     except OSError as error:
         raise BadValue(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadValue(f"{path} is no .npy file: {error}") from None
-    if datatype == "BYTES":
-        return array
-    return _cast(array, datatype)
+    except (ValueError, OverflowError, MemoryError) as error:  # its header may say anything
+        raise BadValue(f"{path} is no .npy file: {error} (JSON is read from files that end with .json)") from None
 
 
-def _json(text: str, where: str) -> object:
+def _json(text: str | bytes, where: str) -> list[Any]:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadValue(f"{where} is no JSON: {error}") from None
+        value = cast("_Json", json.loads(text))
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a number of thousands of digits
+        raise BadValue(f'{where} must be JSON, such as [[1,2],[3,4]] or ["a","b"]: {error}') from None
+    if not isinstance(value, list):
+        raise BadValue(f"{where} must be a JSON list, such as [[1,2],[3,4]]")
+    return value
 
 
-def _to_array(value: object, datatype: str) -> NDArray[Any]:
-    if datatype == "BYTES":
-        return np.array(value, np.str_)
-    try:
-        array = np.array(value)
-    except ValueError:
-        raise BadValue("lists of different lengths make no tensor") from None
-    if array.dtype.kind == "U":  # typed without JSON: still text
-        array = _numbers(array, datatype)
-    return _cast(array, datatype)
+# ── a flat list in the model's shape ──────────────────────────────────────────────────────────────
 
 
-def _numbers(texts: NDArray[np.str_], datatype: str) -> NDArray[Any]:
-    def number(text: str) -> float | int | bool:
-        text = text.strip()
-        if datatype == "BOOL" and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        return float(text) if datatype.startswith(("FP", "BF")) else int(text)
-
-    try:
-        return np.array([number(str(text)) for text in texts.flat]).reshape(texts.shape)
-    except ValueError:
-        raise BadValue(f"'{','.join(map(str, texts.flat))[:60]}' is no {datatype}") from None
+def _fit(value: Value, shape: Sequence[int]) -> Value:
+    if len(shape) < 2 or not _is_flat(value):
+        return value
+    rows = np.array(value, object) if isinstance(value, list) else value
+    rows = rows.reshape(_row_shape(len(value), shape))
+    # As lists again: they tell the client that nobody chose the type of their elements.
+    return rows.tolist() if isinstance(value, list) and rows.size else rows
 
 
-def _cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
-    if datatype == "BF16":
-        return array.astype(np.float32)  # the client rounds it
-    target = np.dtype(DATATYPES[datatype].numpy)
-    with np.errstate(over="ignore"):
-        converted = array.astype(target)
-    exact = target.kind in "iub" and not np.array_equal(converted, array)
-    if array.dtype.kind not in "iufb" or exact:
-        raise BadValue(f"the values do not fit into {datatype}")
-    return converted
+def _is_flat(value: Value) -> bool:
+    if isinstance(value, list):
+        return not any(isinstance(one, list) for one in value)
+    return value.ndim == 1
 
 
-def _fit(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """A flat list in the model's shape: one row of it, or as many as there are."""
-    if array.ndim != 1 or len(shape) < 2:
-        return array
-    free = [axis for axis, length in enumerate(shape) if length < 0]
-    if len(free) > 1:
-        return array
-    known = prod(length for length in shape if length >= 0)
-    if known and array.size % known == 0 and (free or array.size == known):
-        return array.reshape(shape)
-    return array
+def _row_shape(count: int, shape: Sequence[int]) -> Sequence[int]:
+    """One row, or as many as there are: the shape that `count` values make."""
+    target = list(shape)
+    free = [axis for axis, length in enumerate(target) if length < 0]
+    if len(free) > 2:
+        raise BadValue(
+            f"a list of values does not tell the lengths of {show_shape(list(shape))}; nest it as JSON, [[…],[…]]"
+        )
+    if len(free) == 2:  # the batch, and one more
+        target[free.pop(0)] = 1
+    known = prod(length for length in target if length >= 0)
+    rows, rest = divmod(count, known) if known else (0, count)
+    if rest or (not free and rows != 1):
+        raise BadValue(
+            f"{count} values do not fill {show_shape(list(shape))}; give whole rows, or nest them as JSON, [[…],[…]]"
+        )
+    for axis in free:
+        target[axis] = rows
+    return target
