@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from penstock_server.app.server import backends, find_models, load_settings
 from penstock_server.app.settings import ServerSettings
-from penstock_server.engine.loading import prepare
+from penstock_server.engine.loading import Prepared, prepare
 from penstock_server.errors import LoadError
 from penstock_server.models.repository import ModelSource
 
@@ -43,6 +43,13 @@ def _check(source: ModelSource, settings: ServerSettings) -> Iterator[CheckResul
         except LoadError as error:
             yield CheckResult(source.name, version, (str(error),), warnings)
             continue
-        for instance in prepared.instances:
+        errors = tuple(_close(prepared))
+        yield CheckResult(source.name, version, errors, warnings, "" if errors else prepared.spec.describe())
+
+
+def _close(prepared: Prepared) -> Iterator[str]:
+    for instance in prepared.instances:
+        try:
             instance.close()
-        yield CheckResult(source.name, version, (), warnings, prepared.spec.describe())
+        except Exception as error:  # the model's own code: that it fails here is a finding, too
+            yield f"closing it raised {type(error).__name__}: {error}"
