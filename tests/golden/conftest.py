@@ -6,21 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock_server.app.settings import Compat, ServerSettings, TransportName
-from penstock_server.transports.base import TransportSettings
+from penstock_server.app.settings import Compat, TransportName
 from tests.golden.repository import SERVED, UNSERVABLE, write_repository
-from tests.golden.serving import Call, calling, loop_in_thread, running
-
-
-def settings_for(source: Path, transport: TransportName, compat: Compat) -> ServerSettings:
-    """A server on any free port, without a metrics port."""
-    return ServerSettings(
-        source=source,
-        transport=TransportSettings(port=0),
-        transport_name=transport,
-        metrics_port=None,
-        compat=compat,
-    )
+from tests.golden.serving import Call, calling, loop_in_thread, running, settings_for
 
 
 @pytest.fixture(scope="module", params=TransportName, ids=lambda name: name.value)
@@ -76,3 +64,9 @@ def penstock(python_models: Path, transport: TransportName, loop: AbstractEventL
     """A server that speaks Penstock's own dialect."""
     with running(settings_for(python_models, transport, Compat.NONE), loop) as server, calling(server.port) as call:
         yield call
+
+
+@pytest.fixture(params=["triton", "penstock"])
+def either(request: pytest.FixtureRequest, triton: Call, penstock: Call) -> Call:
+    """A server of each dialect in turn."""
+    return triton if request.param == "triton" else penstock

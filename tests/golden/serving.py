@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
 import grpc
 import uvloop
 
 from penstock_server.app.server import PenstockServer
-from penstock_server.app.settings import ServerSettings
+from penstock_server.app.settings import Compat, ServerSettings, TransportName
+from penstock_server.transports.base import TransportSettings
 from tests.golden.cases import Reply
 
 _CALL_SECONDS = 30.0
@@ -30,6 +32,17 @@ class Call(Protocol):
     ) -> Reply:
         """Send all messages, pausing for as many seconds as a number among them says, half-close, and wait."""
         ...
+
+
+def settings_for(source: Path, transport: TransportName, compat: Compat) -> ServerSettings:
+    """A server on any free port, without a metrics port."""
+    return ServerSettings(
+        source=source,
+        transport=TransportSettings(port=0),
+        transport_name=transport,
+        metrics_port=None,
+        compat=compat,
+    )
 
 
 @contextmanager
