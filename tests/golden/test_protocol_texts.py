@@ -6,10 +6,17 @@ answers. The texts are Triton's but for those of limits that only Penstock has.
 
 import re
 
+import numpy as np
 import pytest
 
 from penstock_proto import byte_tensors
 from penstock_proto import open_inference_pb2 as pb
+from penstock_proto.datatypes import DATATYPES
+from penstock_server.errors import InvalidRequest
+from penstock_server.models.spec import ModelSpec
+from penstock_server.service.classification import classify
+from penstock_server.service.validate import check_data
+from penstock_server.tensors.spec import TensorSpec
 from tests.golden.cases import Json
 from tests.golden.messages import (
     FOUR,
@@ -257,6 +264,15 @@ NOTE = (
 )
 
 
+def _intsum(*shape: int, raw: bytes = FOUR) -> pb.ModelInferRequest:
+    """A request of `intsum` with this shape and data of X."""
+    return pb.ModelInferRequest(
+        model_name="intsum",
+        inputs=[given("X", "INT32", *shape), given("Y", "INT32", 2, 3), given("Z", "INT32", 1)],
+        raw_input_contents=[raw, ints(*range(6)), ints(1)],
+    )
+
+
 @pytest.mark.parametrize(
     ("asks", "text"),
     [
@@ -284,6 +300,14 @@ NOTE = (
         (
             passed("INT32", 1, -1, raw=ints(1)),
             f"{UNKNOWN_ID}unexpected shape for input 'IN' for model 'pass_INT32'. Expected [-1], got [1,-1]. ",
+        ),
+        (
+            addsub(A, given("B", "FP32", 1, 5, -1)),
+            f"{UNKNOWN_ID}unexpected shape for input 'B' for model 'addsub'. Expected [-1,4], got [1,5,-1]. {NOTE}",
+        ),
+        (
+            _intsum(3, -1),
+            f"{UNKNOWN_ID}unexpected shape for input 'X' for model 'intsum'. Expected [2,3], got [3,-1]. ",
         ),
         (
             passed("INT32", -2, raw=ints(1, 2)),
@@ -323,14 +347,18 @@ def test_no_rows(either: Call) -> None:
 @pytest.mark.parametrize("shape", [(1 << 62, 4), ((1 << 62) + 1, 4), (1 << 32, 1 << 32), (-2, -2), (0, 1 << 40)])
 def test_shapes_that_would_wrap_around(shape: tuple[int, int], either: Call) -> None:
     """Sizes are not counted in 64 bits: no product of axes comes out small, or right, by accident."""
-    request = pb.ModelInferRequest(
-        model_name="intsum",
-        inputs=[given("X", "INT32", *shape), given("Y", "INT32", 2, 3), given("Z", "INT32", 1)],
-        raw_input_contents=[FOUR, ints(*range(6)), ints(1)],
-    )
-    assert end(either, request)[0] == "INVALID_ARGUMENT"
+    assert end(either, _intsum(*shape))[0] == "INVALID_ARGUMENT"
     batched = addsub(given("A", "FP32", *shape), given("B", "FP32", *shape))
     assert end(either, batched)[0] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(("shape", "size"), [((-2, -2), 16), ((0, 1 << 40), 0), ((1 << 40, 0), 0)])
+def test_axes_have_bounds_of_their_own(shape: tuple[int, int], size: int) -> None:
+    """Where the size is right by accident; no golden model has two axes of any length."""
+    tensor = TensorSpec("IN", DATATYPES["FP32"], (-1, -1))
+    spec = ModelSpec("m", 0, (tensor,), (), required_inputs=1)
+    with pytest.raises(InvalidRequest, match="has an axis that is not between 0 and 2147483647"):
+        check_data(given("IN", "FP32", *shape), 1, bytes(size), tensor, spec, "", None)
 
 
 def _optional(*names: str) -> pb.ModelInferRequest:
@@ -431,6 +459,13 @@ def test_what_is_no_number_ranks_last(either: Call) -> None:
     """Infinity is more than anything, and NaN is no best class."""
     request = classified(asked("SCORES", 4), scores=(float("nan"), -float("inf"), float("inf"), 0.0))
     assert classes(either, request) == ["inf:2:emu", "0.000000:3:fox", "-inf:1:dog", "nan:0:cat"]
+
+
+def test_a_class_without_a_name_is_its_number() -> None:
+    """An empty line in a file of labels is no label."""
+    spec = TensorSpec("OUT", DATATYPES["INT32"], (3,), labels=("cat", ""))
+    best = classify(np.array([1, 2, 3], np.int32), 3, spec, batched=False)
+    assert list(best.flat) == [b"3:2", b"2:1", b"1:0:cat"]
 
 
 def test_outputs_come_in_the_order_of_the_model(either: Call) -> None:
