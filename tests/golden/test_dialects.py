@@ -1,6 +1,8 @@
 """Where Penstock's dialect and Triton's differ, and the limits that only Penstock has."""
 
+import asyncio
 import re
+import time
 from asyncio import AbstractEventLoop
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,13 @@ from penstock_proto import health_pb2
 from penstock_proto import open_inference_pb2 as pb
 from penstock_server.app.settings import Compat, TransportName
 from penstock_server.engine.jobs import Refusal, Refused
+from penstock_server.engine.versions import Models
+from penstock_server.errors import Failure, Trailers
+from penstock_server.service.budget import ByteBudget
+from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import PENSTOCK, TRITON
+from penstock_server.service.inference import Inference
+from penstock_server.service.seam import Parts, RequestHead
 from penstock_server.status import Status
 from penstock_server.transports.base import TransportSettings
 from tests.golden.cases import SERVICE, Json
@@ -145,6 +153,25 @@ def test_requests_that_are_not_run(
     assert (failure.status, failure.message) == (Status.UNAVAILABLE, triton_text)
     failure = PENSTOCK.refusal(Refused(refusal), "7")
     assert (failure.status, failure.message) == (penstock_status, penstock_text)
+
+
+def test_a_deadline_that_had_passed_on_arrival(python_models: Path, loop: AbstractEventLoop) -> None:
+    """It ends like one that passes in the queue. No client can show it: it gives up at the same moment itself."""
+    replies: list[Failure | Parts] = []
+
+    def reply(outcome: Failure | Parts, trailers: Trailers = (), /) -> None:
+        replies.append(outcome)
+
+    async def call(models: Models) -> None:
+        head = RequestHead("ModelInfer", deadline=time.monotonic())
+        for dialect in (TRITON, PENSTOCK):
+            inference = Inference(Decoder(models, dialect), dialect, ByteBudget(1 << 20), 1 << 20)
+            inference.call(head, addsub(id="7").SerializeToString(), reply)
+
+    with running(settings_for(python_models, TransportName.GRPCIO, Compat.NONE), loop) as server:
+        asyncio.run_coroutine_threadsafe(call(server.models), loop).result()
+    expired = Refused(Refusal.EXPIRED)
+    assert replies == [TRITON.refusal(expired, "7"), PENSTOCK.refusal(expired, "7")]
 
 
 @pytest.mark.parametrize(

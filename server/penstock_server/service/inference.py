@@ -3,7 +3,7 @@
 import time
 
 from penstock_server.engine.jobs import Job, Outcome, Refusal, Refused
-from penstock_server.errors import DeadlineExceeded, Failure, failure_of
+from penstock_server.errors import Failure, failure_of
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder, InferRequest, MalformedRequest
 from penstock_server.service.dialect import Dialect
@@ -31,8 +31,6 @@ class Inference:
             return nothing_to_cancel
         try:
             request = self._decoder.decode(message)
-            if head.deadline <= arrived:
-                raise DeadlineExceeded("the deadline passed before the request could run")
         except MalformedRequest:
             self._budget.give(size)
             reply(self._dialect.malformed)
