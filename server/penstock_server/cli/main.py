@@ -59,8 +59,8 @@ def _describe(error: typer.TyperException) -> str:
     """What is wrong, which variable it came from if it was not typed, and where help is."""
     text = error.format_message().rstrip(".")
     context = cast("_Context | None", getattr(error, "ctx", None))
-    if context is None:
-        return text
+    if context is None:  # so it is for an option whose value is missing
+        return f"{text} (see penstock --help)"
     hint = f"see {context.command_path} --help"
     name: str | None = getattr(getattr(error, "param", None), "name", None)
     if name is not None and getattr(context.get_parameter_source(name), "name", "") == "ENVIRONMENT":

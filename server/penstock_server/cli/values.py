@@ -97,7 +97,7 @@ def _from_file(path: Path) -> Value:
             return npy.read_array(file, allow_pickle=False)
     except OSError as error:
         raise BadValue(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, OverflowError, MemoryError) as error:  # its header may say anything
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:  # its header may say anything
         raise BadValue(f"{path} is no .npy file: {error} (JSON is read from files that end with .json)") from None
 
 

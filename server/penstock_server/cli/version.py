@@ -4,5 +4,8 @@ from penstock_server import __version__
 
 
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    For example: `penstock version`, for a report of a problem.
+    """
     print(__version__)
