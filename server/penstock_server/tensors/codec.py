@@ -9,6 +9,7 @@ is an array of its 16-bit patterns (`uint16`); `bf16_to_fp32` and `fp32_to_bf16`
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from penstock_proto import byte_tensors
 from penstock_proto.datatypes import DataType
 
-Array = NDArray[np.generic]
-"""A tensor. Its dtype is one of `DATATYPES`' numpy codes."""
+Array = NDArray[Any]
+"""A tensor. Its dtype is one of `DATATYPES`' numpy codes; unknown to type checkers, so that models can calculate."""
 
 Buffer = bytes | memoryview
 
