@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 _OVERTIME_SECONDS = 10.0
 """After the drain's own bound: closing models, joining threads. Then the process is ended the hard way."""
-_LOADING_SECONDS = 2.0
+_LOADING_SECONDS = 1.0
 """How long a model that is being loaded may take to notice that nobody wants it any more."""
 
 

@@ -1,0 +1,304 @@
+"""`penstock serve` in a process of its own, asked from this one: as operators start it and clients find it."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from penstock_client import Client, Health, InferenceError
+from penstock_server.cli import main
+from penstock_server.examples import REPOSITORY, all_examples
+from tests.server.cli.conftest import copy_of
+from tests.server.cli.processes import Server, penstock, serving
+
+FLOWER = "X=5.1,3.5,1.4,0.2"
+
+
+def get(url: str) -> tuple[int, str]:
+    """Status and body of an HTTP answer."""
+    try:
+        with urlopen(url, timeout=10.0) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+# ── what is served where ──────────────────────────────────────────────────────────────────────────
+
+
+def test_the_log_says_what_is_served_where(examples: Server) -> None:
+    """Each model with what it takes and gives, both ports, and that the server is ready; for machines as fields."""
+    models = {record["model"]: record for record in examples.records if "serving" in record["message"]}
+    assert set(models) == {"digits", "iris", "language", "silero_vad"}
+    assert models["iris"]["version"] == 1
+    assert models["iris"]["message"] == (
+        "serving model 'iris' version 1: X FP32 [-1,4] → label INT64 [-1,1], probabilities FP32 [-1,3]"
+    )
+    port, http = examples.until("grpc_port"), examples.until("metrics_port")
+    assert port["message"] == f"gRPC on 127.0.0.1:{port['grpc_port']}"
+    assert http["message"] == f"metrics and health on http://127.0.0.1:{http['metrics_port']}/metrics"
+    assert examples.until("ready")["ready"] is True
+    assert {record["level"] for record in examples.records} == {"info"}
+
+
+def test_penstocks_client_is_answered(examples: Server) -> None:
+    """The examples' known answers come back from another process."""
+    with Client(examples.target, timeout=10.0) as client:
+        assert client.is_ready()
+        assert client.health() is Health.SERVING
+        for example in all_examples():
+            assert example.differences(client.infer(example.model, example.inputs)) == []
+
+
+def test_tritons_client_is_answered(examples: Server) -> None:
+    """A user of Triton changes the address and nothing else."""
+    with triton.InferenceServerClient(examples.target) as client:
+        assert client.is_server_ready()
+        tensor = triton.InferInput("X", [1, 4], "FP32")
+        tensor.set_data_from_numpy(np.array([[5.1, 3.5, 1.4, 0.2]], np.float32))
+        result = client.infer("iris", [tensor])
+        assert result is not None
+        label = result.as_numpy("label")
+        assert label is not None
+        assert label.tolist() == [[0]]
+
+
+def test_health_and_metrics_are_served_over_http(examples: Server) -> None:
+    """For probes and for Prometheus; other paths are told what there is."""
+    assert get(f"{examples.http}/v2/health/live") == (200, "")
+    assert get(f"{examples.http}/v2/health/ready") == (200, "")
+    status, text = get(f"{examples.http}/metrics")
+    assert status == 200
+    assert 'nv_inference_request_success{model="iris",version="1"}' in text
+    status, text = get(f"{examples.http}/")
+    assert status == 404
+    assert "/metrics" in text
+
+
+@pytest.mark.parametrize("option", ["--grpc-port", "--metrics-port"])
+def test_a_port_in_use_is_told_in_one_line(examples: Server, option: str) -> None:
+    """By another Penstock too, before any model is loaded; the status is 2."""
+    port = examples.until(option[2:].replace("-", "_"))[option[2:].replace("-", "_")]
+    ports = {"--grpc-port": 0, "--metrics-port": 0, option: port}
+    done = penstock("serve", REPOSITORY, *(word for pair in ports.items() for word in pair))
+    assert done.returncode == 2
+    assert done.stderr == f"penstock: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+# ── penstock infer ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def infer(examples: Server, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `penstock infer` against the examples. Status, output and complaint."""
+
+    def infer(*arguments: object) -> tuple[int, str, str]:
+        status = main.run(["infer", *map(str, arguments), "--url", examples.target])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return infer
+
+
+def test_infer_prints_an_answer_for_people(infer: Callable[..., tuple[int, str, str]]) -> None:
+    """Model and version, and each output with its datatype, shape and values."""
+    status, text, trouble = infer("iris", "--input", FLOWER)
+    assert (status, trouble) == (0, "")
+    first, label, values, probabilities, row = text.splitlines()
+    assert (first, label, values) == ("iris version 1", "label  INT64 [1, 1]", "[[0]]")
+    assert probabilities == "probabilities  FP32 [1, 3]"
+    assert np.array(json.loads(row)).argmax() == 0
+
+
+def test_infer_prints_an_answer_for_machines(infer: Callable[..., tuple[int, str, str]]) -> None:
+    """One line of JSON in the form of the protocol's HTTP variant."""
+    status, text, trouble = infer("language", "--input", 'text=["Où est la gare, Madame ?"]', "-o", "label", "--json")
+    assert (status, trouble) == (0, "")
+    label = {"name": "label", "datatype": "BYTES", "shape": [1, 1], "data": ["French"]}
+    assert text.count("\n") == 1
+    assert json.loads(text) == {"model_name": "language", "model_version": "1", "outputs": [label]}
+
+
+def test_infer_shows_the_best_classes(infer: Callable[..., tuple[int, str, str]]) -> None:
+    """With their scores and labels, as the protocol's classification writes them."""
+    status, text, _ = infer("iris", "-i", FLOWER, "-o", "probabilities", "--classes", 1)
+    assert status == 0
+    assert text.splitlines()[-1].endswith(":0:setosa']]")
+
+
+def test_infer_takes_files_versions_and_parameters(infer: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """Eight numbers in a file are two flowers."""
+    np.save(tmp_path / "x.npy", np.array([5.1, 3.5, 1.4, 0.2, 6.7, 3.0, 5.2, 2.3]))
+    words = ("--parameter", "mine=1", "--parameter", "note=hello", "--model-version", 1)
+    status, text, _ = infer("iris", "-i", f"X=@{tmp_path / 'x.npy'}", *words, "--json")
+    assert status == 0
+    assert json.loads(text)["outputs"][0]["data"] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["iris"], 2, "model 'iris' takes X FP32 [-1, 4]; give it with --input NAME=VALUE"),
+        (["iris", "-i", "Y=1"], 2, "model 'iris' has no input 'Y'; it takes X FP32 [-1, 4]"),
+        (["iris", "-i", "X"], 2, "--input must look like NAME=VALUE, not 'X'"),
+        (["iris", "-i", "X=1", "-i", "X=2"], 2, "--input X=… is given twice; once is enough"),
+        (["iris", "-i", "X=a,b"], 2, "input 'X' of model 'iris': 'a' is no FP32; write numbers, such as 1.5,2"),
+        (
+            ["iris", "-i", "X=1,2"],
+            2,
+            "input 'X' of model 'iris': 2 values do not fill [-1,4]; give whole rows, or nest them as JSON, [[…],[…]]",
+        ),
+        (["iris", "-i", "X=[[1,2],[3]]"], 2, "input 'X' of model 'iris': "),
+        (["iris", "-i", FLOWER, "--parameter", "x"], 2, "--parameter must look like NAME=VALUE, not 'x'"),
+        (["nope"], 1, "{url} answers NOT_FOUND: "),
+        (["iris", "--model-version", "9"], 1, "{url} answers NOT_FOUND: "),
+        (["iris", "-i", FLOWER, "-o", "colour"], 1, "{url} answers INVALID_ARGUMENT: "),
+    ],
+)
+def test_infer_says_in_one_line_what_is_wrong(
+    infer: Callable[..., tuple[int, str, str]], examples: Server, arguments: list[str], status: int, message: str
+) -> None:
+    """Status 2 for what was typed, with the input's name and the remedy; 1 for what the server answers."""
+    ended, text, trouble = infer(*arguments)
+    assert (ended, text) == (status, "")
+    (line,) = trouble.splitlines()
+    assert line.startswith(f"penstock: {message.format(url=examples.target)}")
+    if not message.endswith(": "):
+        assert line == f"penstock: {message}"
+
+
+def test_infer_wants_an_address_without_a_scheme(capsys: pytest.CaptureFixture[str]) -> None:
+    """People copy URLs."""
+    assert main.run(["infer", "iris", "--url", "http://127.0.0.1:8001"]) == 2
+    message = "--url is HOST:PORT without a scheme (TLS is switched on with --tls or --tls-ca)"
+    assert capsys.readouterr().err == f"penstock: {message}, not 'http://127.0.0.1:8001'\n"
+
+
+def test_infer_says_that_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port that is bound and not listened on is refused by the system."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert main.run(["infer", "iris", "-i", FLOWER, "--url", url, "--timeout", "5"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"penstock: {url} answers UNAVAILABLE: ")
+
+
+def test_infer_is_a_program_that_proxies_and_variables_guide(examples: Server) -> None:
+    """As in a shell of its own: the address from the environment, and no proxy for what is on this machine."""
+    variables = {
+        "PENSTOCK_URL": examples.target,
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    done = penstock("infer", "iris", "--input", FLOWER, variables=variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("iris version 1\n")
+
+
+# ── models that cannot be served ──────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def spoiled(iris: Path) -> Path:
+    """A repository of a good model and three that are broken in different ways."""
+    copy_of("digits", iris)
+    config = iris / "digits/config.pbtxt"
+    config.write_text(config.read_text().replace("dims: [ 64 ]", "dims: [ 63 ]"))
+    for name, file, text in (
+        ("code", "1/model.py", "def f(:\n"),
+        ("typo", "config.pbtxt", 'inputs { name: "X" }\nmax_batch_size: -1\n'),
+    ):
+        (iris / name / file).parent.mkdir(parents=True)
+        (iris / name / file).write_text(text)
+    return iris
+
+
+REASONS = {
+    "code": "code/1/model.py: it raised SyntaxError",
+    "digits": "digits/config.pbtxt, field 'input[0].dims': input 'image': the model has shape [-1,64], got [-1,63]",
+    "typo": "typo/config.pbtxt, field 'inputs': line 1: ModelConfig has no field 'inputs', did you mean 'input'?",
+}
+"""By model: file, field and reason, wherever it is told."""
+
+
+def test_a_good_model_is_served_beside_broken_ones(spoiled: Path) -> None:
+    """Requests to it are answered; the server says that it is not ready, and the log why."""
+    with serving(spoiled) as server:
+        assert server.until("ready") == {**server.records[-1], "ready": False, "level": "warning"}
+        for model, reason in REASONS.items():
+            record = server.until("message", f"model '{model}'")
+            assert record["level"] == "error"
+            assert reason in record["message"]
+        assert get(f"{server.http}/v2/health/ready")[0] == 503
+        assert get(f"{server.http}/v2/health/live")[0] == 200
+        with Client(server.target, timeout=10.0) as client:
+            assert not client.is_ready()
+            assert client.infer("iris", {"X": [[5.1, 3.5, 1.4, 0.2]]})["label"] == [[0]]
+            with pytest.raises(InferenceError, match="NOT_FOUND"):
+                client.infer("typo", {"X": [[1]]})
+
+
+def test_check_tells_everything_at_once(spoiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Good and bad, each with its reasons, and a count; the status is 1."""
+    assert main.run(["check", str(spoiled)]) == 1
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[-1] == "1 good, 3 bad"
+    assert "ok  iris version 1  X FP32 [-1,4] → label INT64 [-1,1], probabilities FP32 [-1,3]" in lines
+    for model, reason in REASONS.items():
+        place = next(index for index, line in enumerate(lines) if line.startswith(f"BAD {model}"))
+        assert lines[place + 1].startswith("    error: ")
+        assert reason in lines[place + 1]
+    assert said.err == ""
+
+
+def test_check_is_content_with_good_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """All are loaded and warmed up; no port is opened."""
+    assert main.run(["check", str(REPOSITORY)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 good, 0 bad"
+
+
+def test_check_tells_all_problems_of_one_model(iris: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two mistakes are told in one go, below each other."""
+    config = iris / "iris/config.pbtxt"
+    config.write_text(config.read_text().replace("dims: [ 4 ]", "dims: [ 5 ]").replace("dims: [ 3 ]", "dims: [ 2 ]"))
+    assert main.run(["check", str(iris)]) == 1
+    text = capsys.readouterr().out
+    assert "field 'input[0].dims'" in text
+    assert "field 'output[1].dims'" in text
+    assert all(line.startswith(("BAD", "    ")) for line in text.splitlines()[:-1])
+
+
+def test_check_tells_that_a_model_fails_to_close(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a model's own code does at its end belongs to its check."""
+    (tmp_path / "sloppy/1").mkdir(parents=True)
+    (tmp_path / "sloppy/config.pbtxt").write_text(
+        'input { name: "X" data_type: TYPE_FP32 dims: [ 1 ] } output { name: "Y" data_type: TYPE_FP32 dims: [ 1 ] }'
+    )
+    (tmp_path / "sloppy/1/model.py").write_text(
+        "from penstock_server.backends.python import PythonModel\n"
+        "class Sloppy(PythonModel):\n"
+        "    def close(self):\n"
+        "        raise RuntimeError('left open\\nok  sloppy')\n"
+    )
+    assert main.run(["check", str(tmp_path)]) == 1
+    first, error, continued, count = capsys.readouterr().out.splitlines()
+    assert (first, count) == ("BAD sloppy version 1", "0 good, 1 bad")
+    assert error == "    error: closing it raised RuntimeError: left open"
+    assert continued == "      ok  sloppy"
+
+
+def test_a_server_that_can_serve_nothing_ends(iris: Path) -> None:
+    """Status 1: it began, and something is wrong with every model. The log has the reasons, the last line says so."""
+    (iris / "iris/1/model.onnx").write_bytes(b"no model")
+    with serving(iris) as server:
+        assert server.ends() == 1
+        assert any("iris/1/model.onnx: ONNX Runtime cannot load it" in message for message in server.messages)
+        assert server.rest == ["penstock: none of the models can be served: the log above says why"]
