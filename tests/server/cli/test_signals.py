@@ -97,6 +97,8 @@ def wait_until_refused(target: str) -> None:
             socket.create_connection((host, int(port))).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            pass  # came in while the door was closing
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
