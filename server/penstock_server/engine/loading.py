@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo, Tensors
-from penstock_server.backends.runner import ThreadRunner
+from penstock_server.backends.runner import ThreadRunner, close
 from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.driver import Driver
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
@@ -101,11 +101,11 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
                     _warm_up(instance, spec, sample, files)
         except BaseException:
             for instance in instances:
-                instance.close()
+                close(instance, f"an instance of model '{source.name}'")
             raise
     except LoadError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a model may even try to exit
         raise LoadError(f"{type(error).__name__}: {error}", model=source.name, file=str(files.path)) from error
     return Prepared(version, config, spec, instances)
 
