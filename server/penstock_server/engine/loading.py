@@ -73,7 +73,8 @@ async def _load_version(
         prepared = await asyncio.to_thread(prepare, source, version, backends, settings)
     except LoadError as error:
         model.states[version] = (VersionState.UNAVAILABLE, str(error))
-        _log.error("model '%s' version %d cannot be loaded: %s", source.name, version, error)
+        reason = "; ".join(line.strip() for line in str(error).splitlines())  # a log has one line for an event
+        _log.error("model '%s' version %d cannot be loaded: %s", source.name, version, reason)
         return
     model.served[version] = serve(prepared, settings)
     model.states[version] = (VersionState.READY, "")

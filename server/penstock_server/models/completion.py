@@ -166,7 +166,9 @@ def _shape_contradictions(
     if len(full) == len(own.shape) and all(axis in (-1, dim) for dim, axis in zip(full, own.shape, strict=True)):
         return
     reason = f"{what}: the model has shape {show_shape(own.shape)}, got {show_shape(full)}"
-    if batched:
+    if batched and own.shape == (-1,) and tuple(shape) == (1,):
+        reason += "; one value a row is dims [ 1 ] with reshape { shape: [ ] }"
+    elif batched:
         reason += ", whose first axis is the batch (max_batch_size is above 0)"
     elif own.shape[:1] == (-1,) and own.shape[1:] == full:
         reason += "; is max_batch_size missing?"
@@ -193,7 +195,9 @@ def _fill_defaults(config: ModelConfig) -> None:
         group.name = group.name or f"{config.name}_{index}"
         group.count = group.count or 1
         if group.kind == ModelInstanceGroup.KIND_AUTO:
+            # There is no other device yet, so nothing is left of a list of GPUs.
             group.kind = ModelInstanceGroup.KIND_CPU
+            group.ClearField("gpus")
     optimization = config.optimization
     if not optimization.HasField("input_pinned_memory"):
         optimization.input_pinned_memory.enable = True

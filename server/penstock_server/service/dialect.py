@@ -13,7 +13,7 @@ from penstock_server.status import Status
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may cost before it is parsed. See hardening in docs/reference."""
+    """What a request may cost before it is parsed. See docs/reference/limits.md."""
 
     inputs: int = 64
     outputs: int = 64

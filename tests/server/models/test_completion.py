@@ -195,6 +195,13 @@ def test_instance_groups_get_names_counts_and_kinds() -> None:
     assert groups == [("m_0", 3, kinds.KIND_CPU), ("x", 1, kinds.KIND_MODEL), ("m_2", 1, kinds.KIND_CPU)]
 
 
+def test_gpus_of_an_automatic_group_are_forgotten() -> None:
+    """They were warned of; a CPU has none, and a list of them would contradict it."""
+    completed = complete("instance_group { gpus: [ 0, 1 ] }")
+    assert not completed.instance_group[0].gpus
+    assert completed.instance_group[0].kind == completed.instance_group[0].KIND_CPU
+
+
 SHAPES = st.lists(st.sampled_from([-1, 1, 2]), max_size=3).map(tuple)
 
 
