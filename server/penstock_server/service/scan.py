@@ -25,6 +25,10 @@ _RAW = 7 << 3 | _BYTES
 # InferInputTensor.contents
 _CONTENTS = 5 << 3 | _BYTES
 
+_LONGEST_TAG = 5
+"""In bytes: more are malformed, whatever they mean. What is scanned away must be as good as what is parsed."""
+_64_BITS = (1 << 64) - 1
+
 _MAX_TENSOR_FIELDS = 256
 """Fields in one `inputs` entry; an honest one has a handful."""
 
@@ -53,6 +57,8 @@ def scan(message: bytes | memoryview, limits: Limits | None) -> Scanned:
     while offset < size:
         start = offset
         tag, offset = _varint(data, offset)
+        if offset - start > _LONGEST_TAG:
+            raise Malformed
         if tag & 7 != _BYTES:
             offset = _skip(data, offset, tag)
             continue
@@ -126,12 +132,12 @@ def _varint(data: memoryview, offset: int) -> tuple[int, int]:
         if byte < 0x80:  # tags and most lengths
             return byte, offset + 1
         value, shift = byte & 0x7F, 7
-        while shift < 70:  # ten bytes at most
+        while shift < 70:  # ten bytes at most, of which 64 bits count
             offset += 1
             byte = data[offset]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return value, offset + 1
+                return value & _64_BITS, offset + 1
             shift += 7
     except IndexError:
         pass
