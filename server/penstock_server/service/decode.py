@@ -13,7 +13,7 @@ from penstock_proto.open_inference_pb2 import ModelInferRequest
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.jobs import Plan
 from penstock_server.engine.versions import LATEST, Models, ServedVersion
-from penstock_server.errors import InvalidRequest, PenstockError, Unsupported
+from penstock_server.errors import Failure, InvalidRequest, PenstockError, Unsupported
 from penstock_server.models.spec import ModelSpec
 from penstock_server.service.dialect import Dialect, id_prefix
 from penstock_server.service.parameters import RequestParameters, read_parameters
@@ -43,6 +43,13 @@ class InferRequest:
 
 class MalformedRequest(PenstockError):
     """The bytes are no ModelInferRequest. The dialect has status and text."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self._failure = failure
+
+    def failure(self) -> Failure:
+        return self._failure
 
 
 def parse_version(text: str, dialect: Dialect) -> int:
@@ -114,7 +121,7 @@ class Decoder:
             scanned = scan(message, self._dialect.limits)
             return scanned, ModelInferRequest.FromString(scanned.head)
         except (Malformed, DecodeError):
-            raise MalformedRequest(self._dialect.malformed.message) from None
+            raise MalformedRequest(self._dialect.malformed) from None
 
 
 def _by_name(inputs: Sequence[InputTensor], prefix: str) -> dict[str, InputTensor]:

@@ -5,7 +5,7 @@ import time
 from penstock_server.engine.jobs import Job, Outcome, Refusal, Refused
 from penstock_server.errors import Failure, failure_of
 from penstock_server.service.budget import ByteBudget
-from penstock_server.service.decode import Decoder, InferRequest, MalformedRequest
+from penstock_server.service.decode import Decoder, InferRequest
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.respond import respond
 from penstock_server.service.seam import Buffer, Cancel, Parts, Reply, RequestHead, Unary, nothing_to_cancel
@@ -31,10 +31,6 @@ class Inference:
             return nothing_to_cancel
         try:
             request = self._decoder.decode(message)
-        except MalformedRequest:
-            self._budget.give(size)
-            reply(self._dialect.malformed)
-            return nothing_to_cancel
         except Exception as error:
             self._budget.give(size)
             reply(failure_of(error, during=head.method))

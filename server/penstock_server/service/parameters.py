@@ -112,7 +112,7 @@ def _custom(key: str, value: InferParameter, kind: str | None) -> ParameterValue
 
 
 def _wrong_type(key: str, expected: str) -> InvalidRequest:
-    return InvalidRequest(f"invalid value type for '{key}' parameter, expected {expected}")
+    return InvalidRequest(f"invalid value type for '{key[:128]}' parameter, expected {expected}")
 
 
 def _check_length(key: str, value: InferParameter, limits: Limits) -> None:

@@ -40,7 +40,7 @@ def find_data(inputs: Sequence[InputTensor], raw: Sequence[Buffer], model: str) 
             if tensor.HasField("contents"):
                 raise InvalidRequest(
                     "contents field must not be specified when using raw_input_contents for "
-                    f"'{tensor.name}' for model '{model}'"
+                    f"'{tensor.name[:128]}' for model '{model}'"
                 )
             if index >= len(raw):
                 raise _no_data(tensor.name, model)
@@ -51,7 +51,7 @@ def find_data(inputs: Sequence[InputTensor], raw: Sequence[Buffer], model: str) 
 
 
 def _typed_data(tensor: InputTensor, model: str) -> Buffer:
-    where = f"for input tensor '{tensor.name}' for model '{model}'"
+    where = f"for input tensor '{tensor.name[:128]}' for model '{model}'"
     if not tensor.HasField("contents"):
         raise _no_data(tensor.name, model)
     data: Buffer | None = None
@@ -80,4 +80,4 @@ def _raw(contents: InferTensorContents, elements: Sequence[object], datatype_cod
 
 
 def _no_data(name: str, model: str) -> InvalidRequest:
-    return InvalidRequest(f"unable to find data for input tensor '{name}' for model '{model}' in request.")
+    return InvalidRequest(f"unable to find data for input tensor '{name[:128]}' for model '{model}' in request.")

@@ -19,6 +19,7 @@ from penstock_server.tensors.spec import TensorSpec, show_shape
 
 _LARGEST_AXIS = 2**31 - 1
 _LARGEST_STRING = 16 << 20
+_MOST_AXES_SHOWN = 16
 
 _NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "
@@ -110,7 +111,7 @@ def _check_tensor(tensor: InputTensor, expected: TensorSpec, spec: ModelSpec, pr
         if fits and axis == -1:
             raise InvalidRequest(
                 f"{prefix}All input dimensions should be specified for input '{tensor.name}' for model '{spec.name}', "
-                f"got {show_shape(tensor.shape[:])}"
+                f"got {_shown(tensor.shape)}"
             )
         fits = fits and dim in (-1, axis)
     if not fits:
@@ -118,8 +119,14 @@ def _check_tensor(tensor: InputTensor, expected: TensorSpec, spec: ModelSpec, pr
         note = _NOTE if spec.max_batch_size else ""
         raise InvalidRequest(
             f"{prefix}unexpected shape for input '{tensor.name}' for model '{spec.name}'. "
-            f"Expected {show_shape(full)}, got {show_shape(tensor.shape[:])}. {note}"
+            f"Expected {show_shape(full)}, got {_shown(tensor.shape)}. {note}"
         )
+
+
+def _shown(shape: Sequence[int]) -> str:
+    """A client's shape for a message, which shall not be as long as the client likes."""
+    shown = show_shape(list(shape[:_MOST_AXES_SHOWN]))
+    return shown if len(shape) <= _MOST_AXES_SHOWN else f"{shown[:-1]},...]"
 
 
 def check_data(
