@@ -1,8 +1,8 @@
 """`penstock`: the commands, and what their ends mean to a shell.
 
 Exit statuses: 0 all is well, 1 it ran and something is wrong (a model, an answer), 2 it could not even
-begin (a wrong option, a missing folder, a port in use), 130 Ctrl-C. Whatever is wrong is told in one
-line on standard error.
+begin (a wrong option, a missing folder, a port in use), 130 Ctrl-C, of which nobody needs to be told.
+Whatever is wrong is told in one line on standard error.
 """
 
 import sys
@@ -34,16 +34,11 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command. Returns the exit status."""
-    try:
+    try:  # the library turns `typer.Exit` and Ctrl-C into a result
         result = app(arguments or ["--help"], prog_name="penstock", standalone_mode=False)
     except typer.TyperException as error:  # a usage error, of which the library would make a box
         complain(_describe(error))
         return error.exit_code
-    except typer.Exit as end:
-        return end.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted")
-        return 130
     return result if isinstance(result, int) else 0
 
 

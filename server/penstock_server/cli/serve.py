@@ -147,7 +147,8 @@ def serve(
     A model that cannot be loaded does not keep the others from being served; readiness tells. SIGTERM and
     Ctrl-C drain: what was accepted is answered. Then it exits with 0, or with 1 if something had to be cut off.
 
-    Every option is also an environment variable: `--grpc-port` is `PENSTOCK_GRPC_PORT`.
+    Every option is also an environment variable: `--grpc-port` is `PENSTOCK_GRPC_PORT`. What is served is
+    `PENSTOCK_SOURCE`.
     """
     configure_logging(log_level, log_format)
     if api_implementation.Type() != "upb":

@@ -1,6 +1,7 @@
 """A server of the example models for all tests that only ask, and a process whose logging stays as it was."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,5 @@ def iris(tmp_path: Path) -> Path:
 
 def copy_of(model: str, repository: Path) -> Path:
     """Copy an example model into that repository, which is returned."""
-    import shutil
-
     shutil.copytree(REPOSITORY / model, repository / model)
     return repository

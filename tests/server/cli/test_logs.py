@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock_server.app.logs import JsonFormatter, LogFormat, LogLevel, TextFormatter, configure_logging, escape
@@ -74,7 +74,8 @@ def test_a_traceback_is_indented_and_escaped() -> None:
     assert all(line.startswith("    ") and line.isprintable() for line in trace)
 
 
-@given(st.text())
+@given(st.text(st.characters()))
+@example("half a pair \udcff")
 def test_escaped_text_is_one_line_of_printable_text(text: str) -> None:
     """For all of Unicode: no line break is left, no control character, no half of a pair; the rest stays."""
     escaped = escape(text)
@@ -117,6 +118,7 @@ def test_a_record_carries_fields_for_machines() -> None:
 
 
 @given(st.text(st.characters()))
+@example("half a pair \udcff")
 def test_a_json_record_is_one_line_of_ascii(text: str) -> None:
     """For all of Unicode, half pairs too: one line whatever a collector splits at, and the message comes back."""
     line = JsonFormatter().format(record("%s", text))

@@ -1,6 +1,7 @@
 """`penstock serve` in a process of its own, asked from this one: as operators start it and clients find it."""
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,17 @@ def test_infer_takes_files_versions_and_parameters(infer: Callable[..., tuple[in
     status, text, _ = infer("iris", "-i", f"X=@{tmp_path / 'x.npy'}", *words, "--json")
     assert status == 0
     assert json.loads(text)["outputs"][0]["data"] == [0, 2]
+
+
+def test_infer_asks_the_version_that_is_named(iris: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise the server chooses, which is the newest."""
+    shutil.copytree(iris / "iris/1", iris / "iris/2")
+    config = iris / "iris/config.pbtxt"
+    config.write_text(f"version_policy {{ all {{}} }}\n{config.read_text()}")
+    with serving(iris) as server:
+        for options, version in ((["--model-version", "1"], 1), ([], 2)):
+            assert main.run(["infer", "iris", "-i", FLOWER, "--url", server.target, *options]) == 0
+            assert capsys.readouterr().out.startswith(f"iris version {version}\n")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,19 @@ def test_a_classifier_without_zipmap_is_served_whole(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().out == f"ok  iris version 1  {summary}\n1 good, 0 bad\n"
 
 
+def test_what_a_file_says_of_itself_is_only_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names in a graph may be anything; on a terminal they are written out."""
+    axes, name = ("batch", 2), "y\x1b[2J\n[bold]ok  other"
+    x, y = (helper.make_tensor_value_info(each, TensorProto.FLOAT, axes) for each in ("x", name))
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], [name])], "odd", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    main.run(["check", str(tmp_path / "m.onnx")])
+    text = capsys.readouterr().out
+    assert "\x1b[2J" not in text
+    assert r"\x1b[2J" in text
+    assert not any(line.startswith("ok  other") for line in text.splitlines())
+
+
 def test_a_fixed_batch_is_one_request(tmp_path: Path) -> None:
     """A graph without a dynamic axis takes exactly its own shape, and is not batched."""
     with serving(doubling(tmp_path / "fixed.onnx", 2, 2)) as server, Client(server.target, timeout=10.0) as client:

@@ -17,6 +17,7 @@ from penstock_server.app.logs import LogFormat, LogLevel
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
 from penstock_server.cli import main, serve
+from penstock_server.cli.output import complain
 from penstock_server.examples import REPOSITORY
 from penstock_server.transports.base import DEFAULT_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES, TlsSettings
 
@@ -179,6 +180,25 @@ def test_an_address_that_is_not_ours_is_told_in_one_line(complaint: Callable[...
     """192.0.2.1 is nobody's: documentation uses it."""
     line = "cannot listen on 192.0.2.1:8001: Cannot assign requested address"
     assert complaint("serve", REPOSITORY, "--host", "192.0.2.1", "--insecure-ok") == (2, line)
+
+
+def test_a_complaint_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines become one, and what would move a terminal's cursor is written out: servers and files are quoted."""
+    complain("2 problems:\n  one\x1b[2J\n\n  two [bold]\n")
+    assert capsys.readouterr().err == "penstock: 2 problems:; one\\x1b[2J; two [bold]\n"
+
+
+def test_an_interrupted_command_ends_as_shells_expect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before the server listens for signals: 130, and no traceback."""
+
+    def interrupt(settings: ServerSettings, on_started: Callable[[PenstockServer], None]) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "run_until_signal", interrupt)
+    assert main.run(["serve", "models"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 # ── TLS files ─────────────────────────────────────────────────────────────────────────────────────
