@@ -123,8 +123,7 @@ class PenstockServer:
             await self._transport.stop(grace)
         drained = await self._drain_queues(max(0.0, ends - time.monotonic()))
         closed = [
-            await version.driver.close(_CLOSE_SECONDS if drained else 0.0)
-            for version in list(self.models.versions())
+            await version.driver.close(_CLOSE_SECONDS if drained else 0.0) for version in list(self.models.versions())
         ]
         if self._metrics is not None:
             await self._metrics.close()
