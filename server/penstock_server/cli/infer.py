@@ -142,6 +142,8 @@ def infer(
             )
     except (BadValue, InputError) as error:
         fail(str(error), 2)
+    except UnicodeEncodeError as error:
+        fail(f"an argument is no UTF-8 text: {error.object!r}", 2)
     except InferenceError as error:
         fail(f"{url} answers {error.status.name}: {error.message}", 1)
     _print_json(result) if as_json else _print(result)

@@ -168,6 +168,13 @@ def test_infer_asks_the_version_that_is_named(iris: Path, capsys: pytest.Capture
         ),
         (["iris", "-i", "X=[[1,2],[3]]"], 2, "input 'X' of model 'iris': "),
         (["iris", "-i", FLOWER, "--parameter", "x"], 2, "--parameter must look like NAME=VALUE, not 'x'"),
+        (["\udcff"], 2, r"an argument is no UTF-8 text: '\udcff'"),
+        (["iris", "-i", FLOWER, "--parameter", "x=\udcff"], 2, r"an argument is no UTF-8 text: '\udcff'"),
+        (
+            ["iris", "-i", FLOWER, "--parameter", f"x={2**70}"],
+            2,
+            "parameter 'x' is no bool, float, str or int of 64 bits: ",
+        ),
         (["nope"], 1, "{url} answers NOT_FOUND: "),
         (["iris", "--model-version", "9"], 1, "{url} answers NOT_FOUND: "),
         (["iris", "-i", FLOWER, "-o", "colour"], 1, "{url} answers INVALID_ARGUMENT: "),
