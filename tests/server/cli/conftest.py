@@ -1,14 +1,17 @@
 """A server of the example models for all tests that only ask, and a process whose logging stays as it was."""
 
 import logging
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import pytest
 
 from penstock_server.examples import REPOSITORY
-from tests.server.cli.processes import Server, serving
+from tests.server.cli.processes import Server, environment, serving
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +27,24 @@ def _logging_as_before() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _neutral_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy and no setting of the machine's owner takes part in what is tested."""
-    for name in ("PENSTOCK_URL", "PENSTOCK_SOURCE", "http_proxy", "https_proxy", "grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(name)
+
+
+class Said(NamedTuple):
+    """What a command has said since the last look."""
+
+    out: str
+    err: str
+
+
+Ear: TypeAlias = Callable[[], Said]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Ear:
+    """What commands of this process say, without colours: whoever runs the tests may have asked for them."""
+    return lambda: Said(*(re.sub(r"\x1b\[[0-9;]*m", "", text) for text in capsys.readouterr()))
 
 
 @pytest.fixture(scope="session")

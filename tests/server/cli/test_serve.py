@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 from penstock_client import Client, Health, InferenceError
 from penstock_server.cli import main
 from penstock_server.examples import REPOSITORY, all_examples
-from tests.server.cli.conftest import copy_of
+from tests.server.cli.conftest import Ear, copy_of
 from tests.server.cli.processes import Server, penstock, serving
 
 FLOWER = "X=5.1,3.5,1.4,0.2"
@@ -96,13 +96,13 @@ def test_a_port_in_use_is_told_in_one_line(examples: Server, option: str) -> Non
 
 
 @pytest.fixture
-def infer(examples: Server, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def infer(examples: Server, said: Ear) -> Callable[..., tuple[int, str, str]]:
     """Runs `penstock infer` against the examples. Status, output and complaint."""
 
     def infer(*arguments: object) -> tuple[int, str, str]:
         status = main.run(["infer", *map(str, arguments), "--url", examples.target])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        heard = said()
+        return status, heard.out, heard.err
 
     return infer
 
@@ -142,7 +142,7 @@ def test_infer_takes_files_versions_and_parameters(infer: Callable[..., tuple[in
     assert json.loads(text)["outputs"][0]["data"] == [0, 2]
 
 
-def test_infer_asks_the_version_that_is_named(iris: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_asks_the_version_that_is_named(iris: Path, said: Ear) -> None:
     """Otherwise the server chooses, which is the newest."""
     shutil.copytree(iris / "iris/1", iris / "iris/2")
     config = iris / "iris/config.pbtxt"
@@ -150,7 +150,7 @@ def test_infer_asks_the_version_that_is_named(iris: Path, capsys: pytest.Capture
     with serving(iris) as server:
         for options, version in ((["--model-version", "1"], 1), ([], 2)):
             assert main.run(["infer", "iris", "-i", FLOWER, "--url", server.target, *options]) == 0
-            assert capsys.readouterr().out.startswith(f"iris version {version}\n")
+            assert said().out.startswith(f"iris version {version}\n")
 
 
 @pytest.mark.parametrize(
@@ -192,20 +192,20 @@ def test_infer_says_in_one_line_what_is_wrong(
         assert line == f"penstock: {message}"
 
 
-def test_infer_wants_an_address_without_a_scheme(capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_wants_an_address_without_a_scheme(said: Ear) -> None:
     """People copy URLs."""
     assert main.run(["infer", "iris", "--url", "http://127.0.0.1:8001"]) == 2
     message = "--url is HOST:PORT without a scheme (TLS is switched on with --tls or --tls-ca)"
-    assert capsys.readouterr().err == f"penstock: {message}, not 'http://127.0.0.1:8001'\n"
+    assert said().err == f"penstock: {message}, not 'http://127.0.0.1:8001'\n"
 
 
-def test_infer_says_that_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_says_that_nobody_is_there(said: Ear) -> None:
     """A port that is bound and not listened on is refused by the system."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         assert main.run(["infer", "iris", "-i", FLOWER, "--url", url, "--timeout", "5"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = said().err.splitlines()
     assert line.startswith(f"penstock: {url} answers UNAVAILABLE: ")
 
 
@@ -264,38 +264,38 @@ def test_a_good_model_is_served_beside_broken_ones(spoiled: Path) -> None:
                 client.infer("typo", {"X": [[1]]})
 
 
-def test_check_tells_everything_at_once(spoiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_tells_everything_at_once(spoiled: Path, said: Ear) -> None:
     """Good and bad, each with its reasons, and a count; the status is 1."""
     assert main.run(["check", str(spoiled)]) == 1
-    said = capsys.readouterr()
-    lines = said.out.splitlines()
+    heard = said()
+    lines = heard.out.splitlines()
     assert lines[-1] == "1 good, 3 bad"
     assert "ok  iris version 1  X FP32 [-1,4] → label INT64 [-1,1], probabilities FP32 [-1,3]" in lines
     for model, reason in REASONS.items():
         place = next(index for index, line in enumerate(lines) if line.startswith(f"BAD {model}"))
         assert lines[place + 1].startswith("    error: ")
         assert reason in lines[place + 1]
-    assert said.err == ""
+    assert heard.err == ""
 
 
-def test_check_is_content_with_good_models(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_is_content_with_good_models(said: Ear) -> None:
     """All are loaded and warmed up; no port is opened."""
     assert main.run(["check", str(REPOSITORY)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "4 good, 0 bad"
+    assert said().out.splitlines()[-1] == "4 good, 0 bad"
 
 
-def test_check_tells_all_problems_of_one_model(iris: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_tells_all_problems_of_one_model(iris: Path, said: Ear) -> None:
     """Two mistakes are told in one go, below each other."""
     config = iris / "iris/config.pbtxt"
     config.write_text(config.read_text().replace("dims: [ 4 ]", "dims: [ 5 ]").replace("dims: [ 3 ]", "dims: [ 2 ]"))
     assert main.run(["check", str(iris)]) == 1
-    text = capsys.readouterr().out
+    text = said().out
     assert "field 'input[0].dims'" in text
     assert "field 'output[1].dims'" in text
     assert all(line.startswith(("BAD", "    ")) for line in text.splitlines()[:-1])
 
 
-def test_check_tells_that_a_model_fails_to_close(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_tells_that_a_model_fails_to_close(tmp_path: Path, said: Ear) -> None:
     """What a model's own code does at its end belongs to its check."""
     (tmp_path / "sloppy/1").mkdir(parents=True)
     (tmp_path / "sloppy/config.pbtxt").write_text(
@@ -308,7 +308,7 @@ def test_check_tells_that_a_model_fails_to_close(tmp_path: Path, capsys: pytest.
         "        raise RuntimeError('left open\\nok  sloppy')\n"
     )
     assert main.run(["check", str(tmp_path)]) == 1
-    first, error, continued, count = capsys.readouterr().out.splitlines()
+    first, error, continued, count = said().out.splitlines()
     assert (first, count) == ("BAD sloppy version 1", "0 good, 1 bad")
     assert error == "    error: closing it raised RuntimeError: left open"
     assert continued == "      ok  sloppy"

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from penstock_client import Client
 from penstock_server.cli import main
+from tests.server.cli.conftest import Ear
 from tests.server.cli.processes import serving
 
 TORCH = Path(__file__).parent.parent.parent / "data/torch_mlp.onnx"
@@ -69,29 +70,27 @@ def test_what_is_no_tensor_is_left_out_with_a_remedy(tmp_path: Path) -> None:
         (("batch", "words", 3), "x FP32 [-1,-1,3] → y FP32 [-1,-1,3]"),
     ],
 )
-def test_any_graph_is_understood(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], axes: tuple[int | str, ...], summary: str
-) -> None:
+def test_any_graph_is_understood(tmp_path: Path, said: Ear, axes: tuple[int | str, ...], summary: str) -> None:
     """Axes with names are of any length; a fixed first axis is no batch."""
     assert main.run(["check", str(doubling(tmp_path / "model.onnx", *axes))]) == 0
-    assert capsys.readouterr().out == f"ok  model version 1  {summary}\n1 good, 0 bad\n"
+    assert said().out == f"ok  model version 1  {summary}\n1 good, 0 bad\n"
 
 
-def test_a_classifier_without_zipmap_is_served_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_classifier_without_zipmap_is_served_whole(tmp_path: Path, said: Ear) -> None:
     """The remedy works."""
     assert main.run(["check", str(from_sklearn(tmp_path / "iris.onnx", zipmap=False))]) == 0
     summary = "X FP32 [-1,4] → label INT64 [-1,1], probabilities FP32 [-1,3]"
-    assert capsys.readouterr().out == f"ok  iris version 1  {summary}\n1 good, 0 bad\n"
+    assert said().out == f"ok  iris version 1  {summary}\n1 good, 0 bad\n"
 
 
-def test_what_a_file_says_of_itself_is_only_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_file_says_of_itself_is_only_text(tmp_path: Path, said: Ear) -> None:
     """Names in a graph may be anything; on a terminal they are written out."""
     axes, name = ("batch", 2), "y\x1b[2J\n[bold]ok  other"
     x, y = (helper.make_tensor_value_info(each, TensorProto.FLOAT, axes) for each in ("x", name))
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], [name])], "odd", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
     main.run(["check", str(tmp_path / "m.onnx")])
-    text = capsys.readouterr().out
+    text = said().out
     assert "\x1b[2J" not in text
     assert r"\x1b[2J" in text
     assert not any(line.startswith("ok  other") for line in text.splitlines())

@@ -8,7 +8,7 @@ import trustme
 
 from penstock_client import NO_RETRIES, Client, InferenceError, Tls
 from penstock_server.cli import main
-from tests.server.cli.conftest import copy_of
+from tests.server.cli.conftest import Ear, copy_of
 from tests.server.cli.processes import Server, serving
 
 ASK = ("infer", "iris", "--input", "X=5.1,3.5,1.4,0.2", "--timeout", "5")
@@ -69,22 +69,18 @@ def ask(server: Server, *options: object) -> int:
     return main.run([*ASK, "--url", server.target, *map(str, options)])
 
 
-def test_a_client_that_trusts_the_authority_is_answered(
-    secure: Server, servers: Pems, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_client_that_trusts_the_authority_is_answered(secure: Server, servers: Pems, said: Ear) -> None:
     """The log says that there is TLS."""
     assert ask(secure, "--tls-ca", servers.ca) == 0
-    assert capsys.readouterr().out.startswith("iris version 1\n")
+    assert said().out.startswith("iris version 1\n")
     assert secure.until("grpc_port")["message"].startswith("gRPC with TLS on 127.0.0.1:")
 
 
-def test_a_client_that_trusts_another_authority_is_told(
-    secure: Server, clients: Pems, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_client_that_trusts_another_authority_is_told(secure: Server, clients: Pems, said: Ear) -> None:
     """It sends nothing to a server that it does not know; nor to one that public authorities do not know."""
     for option in (["--tls-ca", clients.ca], ["--tls"]):
         assert ask(secure, *option) == 1
-        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        (line,) = said().err.splitlines()[-1:]
         assert line.startswith(f"penstock: {secure.target} answers UNAVAILABLE: ")
 
 
@@ -94,20 +90,16 @@ def test_a_client_in_plain_text_is_not_answered(secure: Server) -> None:
         assert not client.is_ready()
 
 
-def test_a_client_without_a_certificate_is_refused(
-    strict: Server, servers: Pems, clients: Pems, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_client_without_a_certificate_is_refused(strict: Server, servers: Pems, clients: Pems, said: Ear) -> None:
     """With --tls-client-ca only its clients come in; one with a certificate of another authority does not."""
     assert ask(strict, "--tls-ca", servers.ca) == 1
-    assert "UNAVAILABLE" in capsys.readouterr().err
+    assert "UNAVAILABLE" in said().err
     wrong = Tls(ca=servers.ca, cert=servers.cert, key=servers.key)
     with Client(strict.target, tls=wrong, timeout=5.0, retries=NO_RETRIES) as client, pytest.raises(InferenceError):
         client.server_metadata()
 
 
-def test_a_client_with_a_certificate_is_answered(
-    strict: Server, servers: Pems, clients: Pems, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_client_with_a_certificate_is_answered(strict: Server, servers: Pems, clients: Pems, said: Ear) -> None:
     """Given to `infer` like to the server."""
     assert ask(strict, "--tls-ca", servers.ca, "--tls-cert", clients.cert, "--tls-key", clients.key) == 0
-    assert capsys.readouterr().out.startswith("iris version 1\n")
+    assert said().out.startswith("iris version 1\n")

@@ -20,19 +20,20 @@ from penstock_server.cli import main, serve
 from penstock_server.cli.output import complain
 from penstock_server.examples import REPOSITORY
 from penstock_server.transports.base import DEFAULT_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES, TlsSettings
+from tests.server.cli.conftest import Ear
 
 COMMANDS = ("serve", "check", "infer", "demo", "version")
 
 
 @pytest.fixture
-def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def complaint(said: Ear) -> Callable[..., tuple[int, str]]:
     """Runs a command that must fail. Its exit status and its one line on standard error."""
 
     def complaint(*arguments: object) -> tuple[int, str]:
         status = main.run([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        assert said.out == ""
-        (line,) = said.err.splitlines()
+        heard = said()
+        assert heard.out == ""
+        (line,) = heard.err.splitlines()
         assert line.startswith("penstock: ")
         return status, line.removeprefix("penstock: ")
 
@@ -182,15 +183,13 @@ def test_an_address_that_is_not_ours_is_told_in_one_line(complaint: Callable[...
     assert complaint("serve", REPOSITORY, "--host", "192.0.2.1", "--insecure-ok") == (2, line)
 
 
-def test_a_complaint_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complaint_is_one_line_whatever_it_quotes(said: Ear) -> None:
     """Lines become one, and what would move a terminal's cursor is written out: servers and files are quoted."""
     complain("2 problems:\n  one\x1b[2J\n\n  two [bold]\n")
-    assert capsys.readouterr().err == "penstock: 2 problems:; one\\x1b[2J; two [bold]\n"
+    assert said().err == "penstock: 2 problems:; one\\x1b[2J; two [bold]\n"
 
 
-def test_an_interrupted_command_ends_as_shells_expect(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_command_ends_as_shells_expect(said: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C before the server listens for signals: 130, and no traceback."""
 
     def interrupt(settings: ServerSettings, on_started: Callable[[PenstockServer], None]) -> bool:
@@ -198,7 +197,7 @@ def test_an_interrupted_command_ends_as_shells_expect(
 
     monkeypatch.setattr(serve, "run_until_signal", interrupt)
     assert main.run(["serve", "models"]) == 130
-    assert capsys.readouterr().err == ""
+    assert said().err == ""
 
 
 # ── TLS files ─────────────────────────────────────────────────────────────────────────────────────
@@ -357,13 +356,13 @@ def test_the_defaults_are_those_of_the_settings(served: Served) -> None:
 
 
 @pytest.fixture
-def help_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def help_of(said: Ear, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Help as a terminal of 80 columns shows it, without colours."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def help_of(*command: str) -> str:
         assert main.run([*command, "--help"]) == 0
-        return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        return said().out
 
     return help_of
 
@@ -397,9 +396,9 @@ def test_help_shows_every_option_and_its_default(help_of: Callable[..., str]) ->
     assert "PENSTOCK_GRPC_PORT" in text
 
 
-def test_no_command_is_a_question_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_is_a_question_for_help(said: Ear) -> None:
     """`penstock` alone lists the commands."""
     assert main.run([]) == 0
-    said = capsys.readouterr()
-    assert all(f" {command} " in said.out for command in COMMANDS)
-    assert said.err == ""
+    heard = said()
+    assert all(f" {command} " in heard.out for command in COMMANDS)
+    assert heard.err == ""
