@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET6
+from socketserver import TCPServer
 from threading import Thread
 from typing import cast
 
@@ -78,7 +80,15 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], answer: Callable[[str], Answer]) -> None:
         self.answer = answer
+        self._host = address[0]
+        if ":" in address[0]:
+            self.address_family = AF_INET6
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # The library's own would ask the DNS for this machine's name, which nobody here wants to know.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self._host, self.server_address[1]
 
 
 class _Handler(BaseHTTPRequestHandler):
