@@ -10,7 +10,17 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from penstock_server.errors import Failure, failure_of
-from penstock_server.service.seam import Buffer, Cancel, Reply, RequestHead, Unary, nothing_to_cancel
+from penstock_server.service.seam import (
+    Buffer,
+    Cancel,
+    Reply,
+    RequestHead,
+    Stream,
+    StreamHandler,
+    StreamSink,
+    Unary,
+    nothing_to_cancel,
+)
 from penstock_server.status import Status
 
 Q = TypeVar("Q", bound=Message)
@@ -43,3 +53,25 @@ def unimplemented(sentence: str) -> Unary:
         return nothing_to_cancel
 
     return Unary(call)
+
+
+def unimplemented_stream(sentence: str) -> Stream:
+    """A stream that the protocol has and this server has not: it ends before the client has to send anything."""
+
+    def open_stream(head: RequestHead, sink: StreamSink) -> StreamHandler:
+        sink.finish(Failure(Status.UNIMPLEMENTED, sentence))
+        return _Ended()
+
+    return Stream(open_stream)
+
+
+class _Ended:
+    """The handler of a stream that was over when it began: it may still hear what was on its way."""
+
+    def on_message(self, message: Buffer) -> None: ...
+
+    def on_end(self) -> None: ...
+
+    def on_cancel(self) -> None: ...
+
+    def on_writable(self) -> None: ...

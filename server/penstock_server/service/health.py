@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 
 from penstock_proto import health_pb2 as pb
 from penstock_server.errors import Failure, NotFound, NotReady
-from penstock_server.service.calls import simple, unimplemented
+from penstock_server.service.calls import simple, unimplemented, unimplemented_stream
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.seam import Buffer, Methods, RequestHead, Stream, StreamHandler, StreamSink, Unary
 from penstock_server.service.state import ServerState
@@ -22,7 +22,7 @@ _Serving = pb.HealthCheckResponse.ServingStatus
 
 
 class HealthService:
-    """Answers Check and Watch."""
+    """Answers Check, List and Watch."""
 
     def __init__(self, state: ServerState, dialect: Dialect) -> None:
         self._state = state
@@ -30,11 +30,13 @@ class HealthService:
 
     def methods(self) -> Methods:
         """The methods by full path."""
-        check = simple(self.check, pb.HealthCheckRequest, self._dialect.malformed)
-        watch: Unary | Stream = Stream(self._open_watch)
-        if not self._dialect.health_knows_names:
-            watch = unimplemented("")  # as Triton, which has no Watch
-        return {f"/{SERVICE}/Check": check, f"/{SERVICE}/Watch": watch}
+        malformed = self._dialect.malformed
+        table: dict[str, Unary | Stream] = {"Check": simple(self.check, pb.HealthCheckRequest, malformed)}
+        if self._dialect.health_knows_names:
+            table |= {"List": simple(self.list, pb.HealthListRequest, malformed), "Watch": Stream(self._open_watch)}
+        else:  # Triton has nothing but Check
+            table |= {"List": unimplemented(""), "Watch": unimplemented_stream("")}
+        return {f"/{SERVICE}/{name}": method for name, method in table.items()}
 
     def check(self, request: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
         if self._state.exiting:
@@ -42,6 +44,12 @@ class HealthService:
         if self._dialect.health_knows_names and request.service not in _KNOWN:
             raise NotFound(f"unknown service '{request.service[:128]}'")
         return pb.HealthCheckResponse(status=self.status(""))
+
+    def list(self, request: pb.HealthListRequest) -> pb.HealthListResponse:
+        if self._state.exiting:
+            raise NotReady("Server exiting")
+        status = pb.HealthCheckResponse(status=self.status(""))
+        return pb.HealthListResponse(statuses=dict.fromkeys(sorted(_KNOWN), status))
 
     def status(self, service: str) -> _Serving.ValueType:
         """The status of a service now."""

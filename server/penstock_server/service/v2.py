@@ -5,7 +5,7 @@ from penstock_server.engine.statistics import Duration, VersionStatistics
 from penstock_server.engine.versions import LATEST, Models, ServedVersion, VersionState
 from penstock_server.errors import InvalidRequest, NotReady, Unsupported
 from penstock_server.models.spec import ModelSpec
-from penstock_server.service.calls import simple, unimplemented
+from penstock_server.service.calls import simple, unimplemented, unimplemented_stream
 from penstock_server.service.decode import parse_version
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.inference import Inference
@@ -19,7 +19,6 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "pa
 """The extensions of the protocol that this server has; clients look into this list."""
 
 _NOT_YET = {
-    "ModelStreamInfer": "streaming inference is not supported by this server yet",
     "RepositoryModelLoad": "loading models on request is not supported by this server yet",
     "RepositoryModelUnload": "unloading models on request is not supported by this server yet",
     "SystemSharedMemoryStatus": "shared memory is not supported by this server",
@@ -60,6 +59,7 @@ class V2Service:
             "ModelInfer": self._inference.unary,
         }
         table |= {name: unimplemented(sentence) for name, sentence in _NOT_YET.items()}
+        table["ModelStreamInfer"] = unimplemented_stream("streaming inference is not supported by this server yet")
         return {f"/{SERVICE}/{name}": method for name, method in table.items()}
 
     # The server.

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TypeAlias, cast
 
@@ -162,9 +162,9 @@ class _StreamCall:
             self._handler = self._method.open(_head(self._path, self._context), self)
         except Exception as error:
             return failure_of(error, during=self._path)
-        reader = asyncio.ensure_future(self._guarded(self._read()))
+        reader = asyncio.ensure_future(self._guarded(self._read))
         try:
-            await self._guarded(self._write())
+            await self._guarded(self._write)
         finally:
             reader.cancel()
             if not self._finished:
@@ -172,9 +172,10 @@ class _StreamCall:
                 self._handler.on_cancel()
         return self._failure
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        # Not a coroutine, which would never be awaited in a task that is cancelled before it has begun.
         try:
-            await work
+            await work()
         except (aio.UsageError, aio.InternalError):
             # The peer is gone: reads and writes fail in these ways, and the handler hears of it in `run`.
             self._wake_writer.set()
