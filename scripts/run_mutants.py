@@ -38,6 +38,8 @@ class Mutant:
     file: str
     old: str
     new: str
+    tests: Sequence[str] = ()
+    """Those that must notice, if not all of its list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def survivors(mutants: MutantList) -> list[Mutant]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT / mutants.folder, copy)
-        complaint = _complaint(copy, mutants)
+        complaint = _complaint(copy, mutants.tests)
         if complaint is not None:
             raise SystemExit(f"the tests fail without any mutant:\n{complaint}")
         return [mutant for mutant in mutants.mutants if _survives(mutant, copy, mutants)]
@@ -79,7 +81,7 @@ def _survives(mutant: Mutant, copy: Path, mutants: MutantList) -> bool:
     began = time.monotonic()
     file.write_text(original.replace(mutant.old, mutant.new))
     try:
-        survived = _complaint(copy, mutants) is None
+        survived = _complaint(copy, mutant.tests or mutants.tests) is None
     finally:
         file.write_text(original)
     verdict = "SURVIVED" if survived else "killed"
@@ -87,7 +89,7 @@ def _survives(mutant: Mutant, copy: Path, mutants: MutantList) -> bool:
     return survived
 
 
-def _complaint(copy: Path, mutants: MutantList) -> str | None:
+def _complaint(copy: Path, tests: Sequence[str]) -> str | None:
     """What the tests say against the code in `copy`; None if they pass."""
     flags = ["-x", "-q", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"]
     # Before everything that is installed, so that the copy is what the tests import; and always read from
@@ -95,7 +97,7 @@ def _complaint(copy: Path, mutants: MutantList) -> str | None:
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", *flags, *mutants.tests],
+            [sys.executable, "-m", "pytest", *flags, *tests],
             cwd=ROOT,
             env=environment,
             capture_output=True,

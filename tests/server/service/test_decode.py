@@ -34,6 +34,7 @@ MIXED = spec(
         tensor("X", "FP32", -1, 2),
         tensor("TEXT", "BYTES", -1),
         tensor("FLAG", "BOOL", 1, optional=True),
+        tensor("OTHER", "BOOL", 1, optional=True),
         tensor("N", "INT64", -1, -1, optional=True),
     ],
     [tensor("Y", "FP32", -1), tensor("Z", "BYTES", 1), tensor("W", "INT64", 2)],
@@ -115,14 +116,16 @@ def test_requests_share_a_batch_if_their_shapes_and_inputs_are_equal() -> None:
         "TEXT": ("BYTES", [1, 1], byte_tensors.pack([b"long enough"])),
     }
     flag = {"FLAG": ("BOOL", [1, 1], b"\1")}
+    other = {"OTHER": ("BOOL", [1, 1], b"\1")}
     n = {"N": ("INT64", [1, 1, 1], bytes(8))}
     longer = one_row | {"X": ("FP32", [1, 3, 2], bytes(24))}
     key = decode(mixed(**one_row)).plan.key
     assert decode(mixed(**TWO_ROWS)).plan.key == key
     assert decode(mixed(**dict(reversed(one_row.items())))).plan.key == key
-    others = [decode(mixed(**each)).plan.key for each in (longer, one_row | flag, one_row | n, one_row | n | flag)]
-    assert len({key, *others}) == 5
-    assert decode(mixed(**(flag | n | one_row))).plan.key == others[3]
+    different = (longer, one_row | flag, one_row | other, one_row | n, one_row | n | flag, one_row | n | flag | other)
+    others = [decode(mixed(**each)).plan.key for each in different]
+    assert len({key, *others}) == 7
+    assert decode(mixed(**(flag | n | one_row))).plan.key == others[4]
 
 
 def test_inputs_are_reshaped_for_the_model() -> None:
@@ -201,7 +204,7 @@ def check_failure(failure: Failure, dialect: Dialect) -> None:
 
 
 names = st.sampled_from(["X", "TEXT", "FLAG", "N", "M", "A", "Q"])
-shapes = st.lists(st.sampled_from([-1, 0, 1, 1, 2, 2, 3, 5, 1 << 20, 1 << 31, 1 << 33, -(1 << 33)]), max_size=5)
+shapes = st.lists(st.sampled_from([-2, -1, 0, 1, 1, 2, 2, 3, 5, 1 << 20, 1 << 31, 1 << 33, -(1 << 33)]), max_size=5)
 raws = st.sampled_from(
     [b"", bytes(4), bytes(8), bytes(16), b"\1", b"\1\1", b"\2", *map(bytes, (1, 2, 12, 24, 64))]
 ) | st.lists(st.binary(max_size=3), max_size=3).map(byte_tensors.pack)
@@ -300,15 +303,41 @@ def test_truncations(dialect: Dialect) -> None:
     assert [length for length in range(len(message)) if attempt(message[:length], dialect)] == []
 
 
-@pytest.mark.parametrize("shape", [[0, 1 << 31, 2], [2, 0, 1 << 31], [0, (1 << 31) - 1, (1 << 31) - 1]])
-@both_dialects
-def test_shapes_that_only_zeros_make_small(shape: list[int], dialect: Dialect) -> None:
-    """Nothing has to be sent for them, and numpy would not make an array of them."""
+def fixed(shape: list[int], data: bytes) -> pb.ModelInferRequest:
+    """A request to `fixed` with this M."""
     request = pb.ModelInferRequest(model_name="fixed")
     request.inputs.add(name="X", datatype="FP32", shape=[1])
     request.inputs.add(name="M", datatype="INT16", shape=shape)
-    request.raw_input_contents.extend([bytes(4), b""])
-    attempt(request.SerializeToString(), dialect)
+    request.raw_input_contents.extend([bytes(4), data])
+    return request
+
+
+@both_dialects
+def test_axes_that_cannot_be(dialect: Dialect) -> None:
+    """Their product may fit the data all the same: two negative ones make a positive, and a zero hides any."""
+    assert attempt(fixed([1, (1 << 31) - 1, 0], b"").SerializeToString(), dialect) is not None
+    for shape, data in (([1, -2, -2], bytes(8)), ([0, 1 << 31, 2], b""), ([0, -2, 2], b""), ([-1, -1, 1], bytes(2))):
+        with pytest.raises(InvalidRequest, match=r"axis|dimensions"):
+            decode(fixed(shape, data), dialect)
+
+
+@both_dialects
+def test_data_fits_its_shape_to_the_byte(dialect: Dialect) -> None:
+    """Neither less nor more."""
+    decode(fixed([1, 1, 2], bytes(4)), dialect)
+    for size in (0, 2, 3, 5, 6, 8):
+        with pytest.raises(InvalidRequest, match=f"Expected 4, got {size}"):
+            decode(fixed([1, 1, 2], bytes(size)), dialect)
+
+
+@both_dialects
+def test_booleans_are_0_or_1(dialect: Dialect) -> None:
+    """numpy would take any byte for a BOOL, and what comes of it differs from operator to operator."""
+    for byte in (0, 1):
+        decode(mixed(**TWO_ROWS, FLAG=("BOOL", [2, 1], bytes([1, byte]))), dialect)
+    for byte in (2, 0x80, 0xFF):
+        with pytest.raises(InvalidRequest, match="BOOL elements other than 0 and 1"):
+            decode(mixed(**TWO_ROWS, FLAG=("BOOL", [2, 1], bytes([0, byte]))), dialect)
 
 
 # ── words ─────────────────────────────────────────────────────────────────────────────────────────
