@@ -1,6 +1,7 @@
 """What every transport is told, and what it offers."""
 
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,12 @@ from penstock_server.service.seam import TransportStatistics
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 """gRPC's own bound."""
+
+_LONGEST_MESSAGE_BYTES = 4096
+"""Of a status's message, as it travels. Clients that let no more than 8 KiB of headers through, as gRPC's own do,
+lose the status together with a message that is too long."""
+_LARGEST_CHARACTER = 12
+"""Bytes of a character that takes four in UTF-8, as each of them travels: `%F0`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,37 @@ class Transport(Protocol):
         ...
 
     def statistics(self) -> TransportStatistics: ...
+
+
+def check_tls(tls: TlsSettings) -> None:
+    """Raise BindError, which names the files, if they are not what they should be.
+
+    Python's own reader of certificates says what is wrong; gRPC would say late, or never.
+    """
+    try:
+        # An encrypted key is refused like a broken one, instead of asking a terminal for its password.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+    except (OSError, ValueError) as error:
+        raise BindError(f"{tls.certificate} and {tls.key} are no certificate and its key (PEM): {error}") from None
+    if tls.client_ca is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(tls.client_ca)
+        except (OSError, ValueError) as error:
+            raise BindError(f"{tls.client_ca} holds no certificate of an authority (PEM): {error}") from None
+
+
+def status_message(text: str) -> str:
+    """A failure's message as any client can be told it: without half characters, and cut if it is too long."""
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate, from a model's text, has no encoding
+    if len(text) * _LARGEST_CHARACTER <= _LONGEST_MESSAGE_BYTES:
+        return text
+    room = _LONGEST_MESSAGE_BYTES
+    for index, character in enumerate(text):
+        plain = " " <= character <= "~" and character != "%"
+        room -= 1 if plain else 3 * len(character.encode())
+        if room < 0:
+            return f"{text[: index - 3]}..."
+    return text
 
 
 def check_address(host: str, port: int) -> None:

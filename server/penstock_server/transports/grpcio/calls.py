@@ -12,6 +12,7 @@ from grpc import aio
 
 from penstock_server.errors import Failure, Trailers, failure_of
 from penstock_server.service.seam import Parts, RequestHead, Stream, StreamHandler, Unary
+from penstock_server.transports.base import status_message
 
 # In quotes: these classes are generic only in their type stubs.
 Context: TypeAlias = "aio.ServicerContext[bytes, bytes]"
@@ -63,7 +64,7 @@ def _head(method: str, context: Context) -> RequestHead:
 
 async def _abort(context: Context, failure: Failure) -> None:
     # Never inside a `try` that catches Exception: abort works by raising.
-    await context.abort(_STATUS_CODES[failure.status], failure.message, failure.trailers)
+    await context.abort(_STATUS_CODES[failure.status], status_message(failure.message), failure.trailers)
 
 
 def unary_handler(method: Unary, path: str, calls: Calls) -> Handler:
@@ -160,7 +161,7 @@ class _StreamCall:
         """Serve the call to its end. Returns what it failed with."""
         try:
             self._handler = self._method.open(_head(self._path, self._context), self)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             return failure_of(error, during=self._path)
         reader = asyncio.ensure_future(self._guarded(self._read))
         try:
@@ -169,8 +170,15 @@ class _StreamCall:
             reader.cancel()
             if not self._finished:
                 self._finished = True
-                self._handler.on_cancel()
+                self._tell(self._handler.on_cancel)
         return self._failure
+
+    def _tell(self, what: Callable[..., None], *about: bytes) -> None:
+        """Call the handler. As methods, handlers do not raise; what one raises all the same ends the stream."""
+        try:
+            what(*about)
+        except (Exception, asyncio.CancelledError) as error:
+            self.finish(failure_of(error, during=self._path))
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         # Not a coroutine, which would never be awaited in a task that is cancelled before it has begun.
@@ -190,9 +198,9 @@ class _StreamCall:
             if self._finished:
                 return
             if message is aio.EOF:
-                return self._handler.on_end()
+                return self._tell(self._handler.on_end)
             assert isinstance(message, bytes)
-            self._handler.on_message(message)
+            self._tell(self._handler.on_message, message)
 
     async def _write(self) -> None:
         assert self._handler is not None
@@ -201,7 +209,7 @@ class _StreamCall:
                 await self._context.write(self._outgoing.popleft())
                 if self._stopped_handler and not self._outgoing and not self._finished:
                     self._stopped_handler = False
-                    self._handler.on_writable()
+                    self._tell(self._handler.on_writable)
             if self._finished:
                 return
             self._wake_writer.clear()

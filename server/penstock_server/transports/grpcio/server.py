@@ -16,14 +16,13 @@ What was learnt about grpc.aio the hard way, and holds here:
 import asyncio
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import grpc
 from grpc import aio
 
 from penstock_server.errors import BindError
 from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
-from penstock_server.transports.base import TlsSettings, TransportSettings
+from penstock_server.transports.base import TlsSettings, TransportSettings, check_tls
 from penstock_server.transports.grpcio.calls import Calls, Handler, stream_handler, unary_handler
 
 _log = logging.getLogger(__name__)
@@ -139,13 +138,7 @@ def _bracketed(host: str) -> str:
 
 
 def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
-    pair = (_read(tls.key, "key"), _read(tls.certificate, "certificate"))
-    client_ca = None if tls.client_ca is None else _read(tls.client_ca, "client CA")
+    check_tls(tls)
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    client_ca = None if tls.client_ca is None else tls.client_ca.read_bytes()
     return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
-
-
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BindError(f"cannot read the TLS {what} {path}: {error.strerror}") from None
