@@ -19,6 +19,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,34 +67,37 @@ def load(path: Path) -> MutantList:
 
 def survivors(mutants: MutantList) -> list[Mutant]:
     """Run the tests on each mutant, and print how it went."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(ROOT / mutants.folder, copy)
-        complaint = _complaint(copy, mutants.tests)
-        if complaint is not None:
-            raise SystemExit(f"the tests fail without any mutant:\n{complaint}")
-        return [mutant for mutant in mutants.mutants if _survives(mutant, copy, mutants)]
+    complaint = _complaint(mutants, None)
+    if complaint is not None:
+        raise SystemExit(f"the tests fail without any mutant:\n{complaint}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        survived = pool.map(lambda mutant: _survives(mutant, mutants), mutants.mutants)
+        return [mutant for mutant, alive in zip(mutants.mutants, survived, strict=True) if alive]
 
 
-def _survives(mutant: Mutant, copy: Path, mutants: MutantList) -> bool:
-    file = copy / mutant.file
-    original = file.read_text()
+def _survives(mutant: Mutant, mutants: MutantList) -> bool:
     began = time.monotonic()
-    file.write_text(original.replace(mutant.old, mutant.new))
-    try:
-        survived = _complaint(copy, mutant.tests or mutants.tests) is None
-    finally:
-        file.write_text(original)
+    survived = _complaint(mutants, mutant) is None
     verdict = "SURVIVED" if survived else "killed"
     print(f"{verdict:8}  {time.monotonic() - began:5.1f} s  {mutant.mistake}", flush=True)
     return survived
 
 
-def _complaint(copy: Path, tests: Sequence[str]) -> str | None:
-    """What the tests say against the code in `copy`; None if they pass."""
+def _complaint(mutants: MutantList, mutant: Mutant | None) -> str | None:
+    """What the tests say against a copy with this mistake in it; None if they pass."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT / mutants.folder, copy, ignore=shutil.ignore_patterns("__pycache__", "*.onnx", "*.wav"))
+        if mutant is None:
+            return _run_tests(copy, mutants.tests)
+        file = copy / mutant.file
+        file.write_text(file.read_text().replace(mutant.old, mutant.new))
+        return _run_tests(copy, mutant.tests or mutants.tests)
+
+
+def _run_tests(copy: Path, tests: Sequence[str]) -> str | None:
     flags = ["-x", "-q", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"]
-    # Before everything that is installed, so that the copy is what the tests import; and always read from
-    # its source, since two mutants made within a second might be taken for each other's bytecode.
+    # Before everything that is installed, so that the copy is what the tests import.
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         run = subprocess.run(

@@ -4,7 +4,12 @@ Runs are reproducible: the same code is tried with the same examples. `--hypothe
 many new ones instead, which is for a quiet evening and for code that has just changed.
 """
 
+import os
+
 from hypothesis import HealthCheck, Phase, settings
+
+# What gRPC's C core has to say of the connections that tests break is no news. It is asked when it is first imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 # No deadline for an example: what a busy machine does is no property of the code.
 settings.register_profile("reproducible", deadline=None, derandomize=True)
