@@ -52,7 +52,7 @@ class MetricsServer:
         return f"<MetricsServer on port {self.port}>"
 
     async def close(self) -> None:
-        """Stop listening. Answers that are under way are finished."""
+        """Stop listening. An answer that is under way may still be sent, or not."""
         await asyncio.to_thread(self._server.shutdown)
         self._server.server_close()
 
