@@ -1,0 +1,1 @@
+"""The policies: when a batch starts, and who is in it."""

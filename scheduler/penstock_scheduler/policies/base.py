@@ -1,0 +1,111 @@
+"""What a policy is to the scheduler, and what `eager` and `deadline` have in common: a queue of lanes.
+
+A policy keeps the queue. It is asked to `form` a batch whenever an instance is free, and takes the tickets of that
+batch out of its counts; the scheduler does everything else about them (their state, the bounds, the statistics).
+"""
+
+from abc import ABC, abstractmethod
+from math import inf
+from typing import Generic
+
+from penstock_scheduler.lanes import Lane, Lanes
+from penstock_scheduler.padding import bucket_of
+from penstock_scheduler.settings import Settings
+from penstock_scheduler.splitting import Dropper
+from penstock_scheduler.values import Batch, Reason, T
+
+
+class Policy(ABC, Generic[T]):
+    """Keeps what is queued, and says when which batch starts."""
+
+    blocking: float = 0.0
+    """Seconds for which another model may take the device at any moment."""
+
+    @abstractmethod
+    def add(self, ticket: T) -> Reason | None:
+        """Take in a ticket that is fine so far, and count it where it waits (`ticket.place`); or say why not."""
+
+    @abstractmethod
+    def form(self, now: float, free: int, drop: Dropper[T]) -> Batch[T] | None:
+        """The batch to start now on one of `free` instances (at least one), or None.
+
+        What turns out to be hopeless on the way is given to `drop`.
+        """
+
+    def wakeup(self) -> float:
+        """When a batch starts if nothing happens before and an instance is free, as of the last `form`."""
+        return inf
+
+    def keep(self, now: float, free: int, drop: Dropper[T]) -> None:
+        """Do what is to be done at any time, even with no instance free."""
+
+    def next_timeout(self) -> float:
+        """When the next queue timeout passes, if the policy has such."""
+        return inf
+
+    def soonest(self, now: float) -> float | None:
+        """The soonest end of a batch of no rows that starts next; None if nothing is refused for being hopeless."""
+        return None
+
+    def arrived(self, rows: int, patience: float, now: float) -> None:
+        """Hear how many rows were admitted at once (bulk aside), and how far away the last deadline of them is."""
+
+    def drain(self) -> None:
+        """Wait for company no more."""
+
+
+class LanePolicy(Policy[T]):
+    """A policy on lanes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._max_rows = settings.max_batch_rows
+        self._lanes: Lanes[T] = Lanes(settings)
+        self._last: Lane[T] | None = None  # where the last ticket went
+        self._has_lengths = bool(settings.lengths)
+        self._levels = settings.levels
+        self._default_level = settings.default_level
+        self._jumper: Lane[T] | None = None  # the lane that goes before its turn
+        self._jumped = False  # the last batch came from one that did
+
+    def add(self, ticket: T) -> Reason | None:
+        lane = self._last
+        if lane is None or ticket.key is not lane.key or self._has_lengths or not lane.rows:
+            lane = self._lane(ticket)
+            if lane is None:
+                return Reason.TOO_LONG
+            self._last = lane
+        level = ticket.level
+        if not 0 < level <= self._levels:
+            level = self._default_level
+        lane.flow(ticket.traffic, level, ticket.tenant).add(ticket)
+        return None
+
+    def _lane(self, ticket: T) -> Lane[T] | None:
+        if not self._settings.lengths:
+            return self._lanes.lane(ticket.key, 0)
+        bucket = bucket_of(ticket.length, self._settings.lengths)
+        return None if bucket is None else self._lanes.lane(ticket.key, bucket)
+
+    def _in_order(self, now: float) -> list[Lane[T]]:
+        """The lanes with something queued, in the order of service of their first tickets.
+
+        A lane whose ticket has waited too long for the classes above goes first, but not twice running: so nobody is
+        delayed by more than one batch of a class below.
+        """
+        lanes = self._lanes.filled()
+        if len(lanes) <= 1:
+            self._jumper = None
+            return lanes
+        lanes.sort(key=lambda lane: lane.order(now))
+        starved = [(flow.head_since(), index) for index, lane in enumerate(lanes) if (flow := lane.starved(now))]
+        self._jumper = None
+        if starved and not self._jumped:
+            self._jumper = lanes.pop(min(starved)[1])
+            lanes.insert(0, self._jumper)
+        return lanes
+
+    def _started(self, batch: Batch[T], lane: Lane[T]) -> Batch[T]:
+        """Remember whether the batch that starts was taken out of turn."""
+        self._jumped = lane is self._jumper
+        return batch

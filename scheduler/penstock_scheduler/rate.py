@@ -1,0 +1,42 @@
+"""How fast rows arrive: a moving average of the time between two of them.
+
+The rows of one moment share the time until the next moment. So it does not matter in how many calls they come, and a
+burst at the very start, after which no time has passed, says nothing yet.
+"""
+
+_GAIN = 0.02
+
+
+class Rate:
+    """Rows per second of late."""
+
+    __slots__ = ("_gap", "_last", "_rows")
+
+    def __init__(self) -> None:
+        self._gap = 0.0  # seconds between two rows; 0 before two moments are known
+        self._last = 0.0
+        self._rows = 0  # that came at the last moment
+
+    def add(self, rows: int, now: float) -> None:
+        """`rows` have arrived at once."""
+        if self._rows and now > self._last:
+            self._gap = self._seen(now)
+            self._rows = 0
+        self._last = now
+        self._rows += rows
+
+    def per_second(self, now: float) -> float:
+        """The rate as if a row came now, unless that would make it higher: so it falls while nothing comes."""
+        gap = max(self._gap, self._seen(now)) if self._gap else 0.0
+        return 1 / gap if gap > 0 else 0.0
+
+    def gap(self) -> float:
+        """Seconds between two rows, as of the last moment; 0 before anything is known."""
+        return self._gap
+
+    def _seen(self, now: float) -> float:
+        """The average if the next row comes now."""
+        gap = (now - self._last) / self._rows if self._rows else 0.0
+        if not self._gap:
+            return gap
+        return self._gap + (1 - (1 - _GAIN) ** self._rows) * (gap - self._gap)

@@ -1,0 +1,132 @@
+"""What the scheduler counts, and the frozen picture of it that others read.
+
+Counters are written in the hot path, so they are plain lists and dicts; `statistics()` copies them.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from penstock_scheduler.values import Batch, FireReason, Reason, Share, T, TrafficClass
+
+QUEUE_SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""The upper bounds of the buckets of queue time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many values are at most each bound (not cumulative); the last count is of those beyond all."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    total: float
+    """The sum of the values."""
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStatistics:
+    """One class of traffic."""
+
+    queue_time: Histogram
+    """Seconds from admission to the start of the (first) batch."""
+    dropped: Mapping[Reason, int]
+    """Early drops (HOPELESS), late ones (EXPIRED) and queue timeouts."""
+    cancelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot; counts are since the scheduler was made."""
+
+    queued: int
+    queued_rows: int
+    queued_bytes: int
+    running: int
+    """Batches."""
+    instances: int
+    draining: bool
+    admitted: int
+    refused: Mapping[Reason, int]
+    classes: Mapping[TrafficClass, ClassStatistics]
+    batch_rows: Mapping[int, int]
+    """How many batches had so many rows."""
+    fired: Mapping[FireReason, int]
+    """How many batches were started for which reason."""
+    padding_rows: int
+    """Rows that were run for nothing, to reach a size that the model takes."""
+    padding_elements: int
+    """Rows times missing length, for requests in length buckets."""
+
+
+class Counters(Generic[T]):
+    """Everything that is counted and does not follow from the state."""
+
+    __slots__ = (
+        "_queue_counts",
+        "_queue_seconds",
+        "admitted",
+        "batch_rows",
+        "cancelled",
+        "dropped",
+        "fired",
+        "padding_elements",
+        "padding_rows",
+        "refused",
+    )
+
+    def __init__(self) -> None:
+        self._queue_counts = [[0] * (len(QUEUE_SECONDS) + 1) for _ in TrafficClass]
+        self._queue_seconds = [0.0] * len(TrafficClass)
+        self.admitted = 0
+        self.refused: Counter[Reason] = Counter()
+        self.dropped: list[Counter[Reason]] = [Counter() for _ in TrafficClass]
+        self.cancelled = [0] * len(TrafficClass)
+        self.batch_rows: Counter[int] = Counter()
+        self.fired: Counter[FireReason] = Counter()
+        self.padding_rows = 0
+        self.padding_elements = 0
+
+    def started(self, batch: Batch[T], now: float) -> None:
+        """A batch leaves the queue."""
+        self.batch_rows[batch.rows] += 1
+        self.fired[batch.reason] += 1
+        self.padding_rows += batch.padded_rows - batch.rows
+        counts, seconds = self._queue_counts, self._queue_seconds
+        tickets = batch.tickets if batch.shares is None else _first_time(batch.tickets, batch.shares)
+        enqueued = waited = -1.0
+        index = 0
+        for ticket in tickets:
+            if ticket.enqueued != enqueued:  # those of one read have waited equally long
+                enqueued = ticket.enqueued
+                waited = now - enqueued
+                index = bisect_left(QUEUE_SECONDS, waited)
+            traffic = ticket.traffic
+            counts[traffic][index] += 1
+            seconds[traffic] += waited
+        if batch.length:
+            shares = batch.shares or [None] * len(batch.tickets)
+            for ticket, share in zip(batch.tickets, shares, strict=True):
+                rows = ticket.rows if share is None else share.rows
+                self.padding_elements += rows * (batch.length - ticket.length)
+
+    def by_class(self) -> dict[TrafficClass, ClassStatistics]:
+        return {
+            traffic: ClassStatistics(
+                Histogram(QUEUE_SECONDS, tuple(self._queue_counts[traffic]), self._queue_seconds[traffic]),
+                dict(self.dropped[traffic]),
+                self.cancelled[traffic],
+            )
+            for traffic in TrafficClass
+        }
+
+
+def _first_time(tickets: Sequence[T], shares: Sequence[Share | None]) -> list[T]:
+    """Those of which no part was in a batch before."""
+    return [ticket for ticket, share in zip(tickets, shares, strict=True) if share is None or share.start == 0]

@@ -1,0 +1,81 @@
+"""Fair shares between the tenants of one class of traffic: start-time fair queueing.
+
+Each tenant has a *tag*, the virtual time at which its next row would start: rows served divided by its weight. The
+least tag goes first. `Shares.now` is the virtual time of the class, the tag of what was served last. A tenant that
+comes back from a pause starts there and not at its old tag: what it did not use is not saved up (and what it
+used beyond its share before the pause is still owed). An account serves all lanes and levels of its class.
+
+A tenant alone pays one addition a batch for this.
+"""
+
+from collections.abc import Mapping
+
+_SPARE = 64
+"""Accounts that are kept though nothing of theirs is queued."""
+
+
+class Account:
+    """One tenant in one class of traffic."""
+
+    __slots__ = ("flows", "tag", "weight")
+
+    def __init__(self, weight: float, tag: float) -> None:
+        self.weight = weight
+        self.tag = tag
+        self.flows = 0
+        """Lanes and levels in which it has something queued."""
+
+
+class Shares:
+    """The accounts of one class of traffic."""
+
+    __slots__ = ("_accounts", "_busy", "_latest", "_weights", "now")
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = weights
+        self._accounts: dict[str, Account] = {}
+        self._busy = 0  # accounts with flows
+        self._latest = 0.0  # the greatest tag of those that left
+        self.now = 0.0
+
+    def __len__(self) -> int:
+        """Accounts held."""
+        return len(self._accounts)
+
+    def account(self, tenant: str) -> Account:
+        """A tenant's account, opened if it has none."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            if len(self._accounts) > 2 * self._busy + _SPARE:
+                self._close_idle()
+            account = self._accounts[tenant] = Account(self._weights.get(tenant, 1.0), self.now)
+        return account
+
+    def joins(self, account: Account) -> None:
+        """One more flow of this account has something queued."""
+        if not account.flows:
+            self._busy += 1
+            if account.tag < self.now:
+                account.tag = self.now
+        account.flows += 1
+
+    def leaves(self, account: Account) -> None:
+        """One flow less."""
+        account.flows -= 1
+        if not account.flows:
+            self._busy -= 1
+            self._latest = max(self._latest, account.tag)
+            if not self._busy:
+                self.now = self._latest  # nobody is owed anything: all start level again
+
+    def serve(self, account: Account, rows: int) -> None:
+        """Charge an account for rows that go into a batch."""
+        if self.now < account.tag:
+            self.now = account.tag
+        account.tag += rows / account.weight
+
+    def _close_idle(self) -> None:
+        """Forget those who have nothing queued and owe nothing."""
+        for tenant, account in list(self._accounts.items()):
+            if not account.flows and account.tag <= self.now:
+                del self._accounts[tenant]
