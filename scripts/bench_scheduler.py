@@ -1,0 +1,158 @@
+"""What the scheduler costs: microseconds of CPU for each request, by how many wait, with everything on.
+
+    python scripts/bench_scheduler.py            table over depths, and what a grpc.aio echo costs here
+    python scripts/bench_scheduler.py --quick    fewer requests, no echo
+
+*Everything on*: policy `deadline` with random deadlines, two classes, two levels, four tenants with weights, padding
+to allowed sizes, bounds in rows and bytes, a cost model that learns. *Plain*: the same policy, nothing used.
+A depth is kept: for each batch that starts, as many requests come in as left. The cost is CPU time of the process,
+the least of several runs, since others may use the machine.
+
+The bar is 2 µs where a grpc.aio echo (client and server in one process) costs 150 µs.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import grpc
+from grpc import aio
+
+from penstock_scheduler import PolicyName, Scheduler, Settings, Start, Ticket, TrafficClass
+
+DEPTHS = (8, 10, 64, 100, 1000, 10_000, 100_000)
+RUNS = 3
+BUDGET = 2.0 / 150.0
+
+MakeTicket = Callable[[float], Ticket]
+
+
+def full_settings(policy: PolicyName, depth: int) -> Settings:
+    """Everything that the policy knows."""
+    batch = min(64, max(8, depth // 2))
+    fixed = policy is PolicyName.FIXED
+    return Settings(
+        policy=policy,
+        max_batch_rows=batch,
+        allowed_rows=sorted({1, 2, 4, 8, 16, 32, batch} & set(range(batch + 1))),
+        max_queued_rows=10 * depth + 1000,
+        levels=2,
+        default_level=1,
+        tenants={} if fixed else {f"tenant {n}": 1.0 + n % 3 for n in range(4)},
+        ageing=60.0,
+        class_patience=60.0,
+        patience=60.0,
+    )
+
+
+def plain_settings(policy: PolicyName, depth: int) -> Settings:
+    return Settings(policy=policy, max_batch_rows=min(64, max(8, depth // 2)), max_queued_rows=10 * depth + 1000)
+
+
+def full_ticket(rng: random.Random) -> MakeTicket:
+    def make(now: float) -> Ticket:
+        return Ticket(
+            rows=1,
+            nbytes=64,
+            deadline=now + rng.uniform(1000.0, 1001.0),
+            traffic=rng.choice((TrafficClass.INTERACTIVE, TrafficClass.INTERACTIVE, TrafficClass.STREAM)),
+            level=rng.randint(0, 2),
+            tenant=f"tenant {rng.randrange(4)}",
+        )
+
+    return make
+
+
+def plain_ticket(now: float) -> Ticket:
+    return Ticket(1, 64)
+
+
+def timed_ticket(rng: random.Random) -> MakeTicket:
+    return lambda now: Ticket(1, 64, deadline=now + rng.uniform(1000.0, 1001.0))
+
+
+def microseconds(settings: Settings, make: MakeTicket, depth: int, requests: int) -> float:
+    """CPU time for one request: its part of submit_many, poll and finish."""
+    scheduler: Scheduler[Ticket] = Scheduler(settings)
+    now = 0.0
+    for rows in range(1, settings.max_batch_rows + 1):
+        scheduler.cost.seed(rows, 0.001 + 0.0001 * rows)
+    scheduler.submit_many([make(now) for _ in range(depth)], now)
+    spent, done = 0.0, 0
+    news: Sequence[Ticket] = ()
+    batches = [effect.batch for effect in scheduler.poll(now) if isinstance(effect, Start)]
+    gc.collect()
+    while done < requests:
+        now += 0.001
+        news = [make(now) for _ in range(sum(len(batch.tickets) for batch in batches))]
+        began = time.process_time()
+        scheduler.submit_many(news, now)
+        for batch in batches:
+            scheduler.finish(batch, now, batch.expected)
+        batches = [effect.batch for effect in scheduler.poll(now) if isinstance(effect, Start)]
+        spent += time.process_time() - began
+        done += len(news)
+        if not news:
+            raise SystemExit("nothing starts: the benchmark measures nothing")
+    return spent / done * 1e6
+
+
+class _Echo(grpc.GenericRpcHandler):
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        return grpc.unary_unary_rpc_method_handler(_echo)
+
+
+async def _echo(request: bytes, context: object) -> bytes:
+    return request
+
+
+async def echo_microseconds(calls: int) -> float:
+    """CPU time of a grpc.aio echo, client and server in this process."""
+    server = aio.server()
+    server.add_generic_rpc_handlers((_Echo(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/echo/Echo")
+
+        async def many(count: int) -> None:
+            for _ in range(count):
+                await call(b"x" * 64)
+
+        await many(100)
+        began = time.process_time()
+        await asyncio.gather(*(many(calls // 32) for _ in range(32)))
+        spent = time.process_time() - began
+    await server.stop(None)
+    return spent / (calls // 32 * 32) * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the scheduler costs per request.")
+    parser.add_argument("--quick", action="store_true", help="fewer requests, and no echo")
+    quick = parser.parse_args().quick
+    requests = 5_000 if quick else 40_000
+    echo = None if quick else asyncio.run(echo_microseconds(6400))
+    if echo is not None:
+        print(f"grpc.aio echo here: {echo:.0f} µs; so the bar of 2 µs is {echo * BUDGET:.2f} µs\n")
+    print("µs per request      " + "".join(f"{depth:>9,}" for depth in DEPTHS))
+    loads: list[tuple[str, Callable[[PolicyName, int], Settings], MakeTicket]] = [
+        ("plain", plain_settings, plain_ticket),
+        ("deadlines", plain_settings, timed_ticket(random.Random(1))),
+        ("everything", full_settings, full_ticket(random.Random(1))),
+    ]
+    for load, settings, make in loads:
+        for policy in PolicyName:
+            best = [
+                min(microseconds(settings(policy, depth), make, depth, requests) for _ in range(RUNS))
+                for depth in DEPTHS
+            ]
+            name = f"{policy.value}, {load}"
+            print(f"{name:20}" + "".join(f"{each:9.2f}" for each in best), flush=True)
+
+
+if __name__ == "__main__":
+    main()
