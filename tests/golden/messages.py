@@ -75,9 +75,9 @@ def passed(
     return pb.ModelInferRequest(model_name=f"pass_{datatype}", inputs=inputs, raw_input_contents=raws)
 
 
-def classified(*outputs: Output, scores: Sequence[float] = (1, 4, 3, 2)) -> pb.ModelInferRequest:
-    """A request of `classifier`, one row."""
-    inputs = [given("IN", "FP32", 1, len(scores))]
+def classified(*outputs: Output, scores: Sequence[float] = (1, 4, 3, 2), rows: int = 1) -> pb.ModelInferRequest:
+    """A request of `classifier`, by default one row."""
+    inputs = [given("IN", "FP32", rows, len(scores) // rows)]
     return pb.ModelInferRequest(
         model_name="classifier", inputs=inputs, outputs=outputs, raw_input_contents=[floats(*scores)]
     )

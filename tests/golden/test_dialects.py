@@ -13,8 +13,9 @@ import pytest
 
 from penstock_proto import health_pb2
 from penstock_proto import open_inference_pb2 as pb
+from penstock_scheduler import Reason
 from penstock_server.app.settings import Compat, TransportName
-from penstock_server.engine.jobs import Refusal, Refused
+from penstock_server.engine.jobs import Refused
 from penstock_server.engine.versions import Models
 from penstock_server.errors import Failure, Trailers
 from penstock_server.service.budget import ByteBudget
@@ -25,7 +26,7 @@ from penstock_server.service.seam import Parts, RequestHead
 from penstock_server.status import Status
 from penstock_server.transports.base import TransportSettings
 from tests.golden.cases import SERVICE, Json
-from tests.golden.messages import HEALTH, OK, Parameter, addsub, ask, asked, end, floats, passed, told
+from tests.golden.messages import HEALTH, OK, Parameter, addsub, answer, ask, asked, end, floats, given, passed, told
 from tests.golden.serving import Call, calling, running, settings_for
 
 # ── limits ────────────────────────────────────────────────────────────────────────────────────────
@@ -122,37 +123,94 @@ def test_health_of_a_service_that_does_not_exist(triton: Call, penstock: Call) -
         assert ask(penstock, HEALTH, request) == {"status": "SERVING"}
 
 
+def test_a_request_larger_than_a_batch(triton: Call, penstock: Call) -> None:
+    """Penstock runs it in parts; Triton does not."""
+    nine = floats(*range(36))
+    request = addsub(given("A", "FP32", 9, 4), given("B", "FP32", 9, 4), raw=[nine, nine], id="7")
+    text = "[request id: 7] inference request batch-size must be <= 8 for 'addsub'"
+    assert end(triton, request) == ("INVALID_ARGUMENT", text)
+    response = answer(penstock, request)
+    assert response.outputs[0].shape == [9, 4]
+    # Version 2, the latest, multiplies by 10.
+    assert response.raw_output_contents[0] == floats(*(20 * value for value in range(36)))
+
+
+LATE = "Request timeout expired"
+STOPPING = "[request id: 7] Server is stopping, scheduler for model has stopped accepting new inference requests"
+
+
 @pytest.mark.parametrize(
-    ("refusal", "triton_text", "penstock_status", "penstock_text"),
+    ("reason", "triton", "status", "text"),
     [
         (
-            Refusal.QUEUE_FULL,
-            "[request id: 7] Exceeds maximum queue size",
+            Reason.QUEUE_FULL,
+            (Status.UNAVAILABLE, "[request id: 7] Exceeds maximum queue size"),
             Status.RESOURCE_EXHAUSTED,
             "[request id: 7] Exceeds maximum queue size",
         ),
         (
-            Refusal.EXPIRED,
-            "Request timeout expired",
+            Reason.EXPIRED,
+            (Status.UNAVAILABLE, LATE),
             Status.DEADLINE_EXCEEDED,
             "[request id: 7] the deadline passed before the request could run",
         ),
         (
-            Refusal.DRAINING,
-            "[request id: 7] Server is stopping, scheduler for model has stopped accepting new inference requests",
-            Status.UNAVAILABLE,
-            "[request id: 7] Server is stopping, scheduler for model has stopped accepting new inference requests",
+            Reason.TIMEOUT,
+            (Status.UNAVAILABLE, LATE),
+            Status.DEADLINE_EXCEEDED,
+            "[request id: 7] the request's time in the queue is up",
+        ),
+        (
+            Reason.HOPELESS,
+            (Status.UNAVAILABLE, LATE),
+            Status.DEADLINE_EXCEEDED,
+            "[request id: 7] the request cannot be answered before its deadline",
+        ),
+        (Reason.DRAINING, (Status.UNAVAILABLE, STOPPING), Status.UNAVAILABLE, STOPPING),
+        (
+            Reason.UNKNOWN_TENANT,
+            None,
+            Status.PERMISSION_DENIED,
+            "[request id: 7] the tenant is not known to this model",
+        ),
+        (Reason.NO_ROWS, None, Status.INVALID_ARGUMENT, "[request id: 7] the request has no rows"),
+        (
+            Reason.TOO_MANY_ROWS,
+            None,
+            Status.INVALID_ARGUMENT,
+            "[request id: 7] the request has more rows than the model's queue takes",
+        ),
+        (
+            Reason.TOO_LONG,
+            None,
+            Status.INVALID_ARGUMENT,
+            "[request id: 7] the request is longer than the largest of the model's length buckets",
         ),
     ],
 )
 def test_requests_that_are_not_run(
-    refusal: Refusal, triton_text: str, penstock_status: Status, penstock_text: str
+    reason: Reason, triton: tuple[Status, str] | None, status: Status, text: str
 ) -> None:
-    """Triton has one status for all of them, of which a client cannot tell whether to come back."""
-    failure = TRITON.refusal(Refused(refusal), "7")
-    assert (failure.status, failure.message) == (Status.UNAVAILABLE, triton_text)
-    failure = PENSTOCK.refusal(Refused(refusal), "7")
-    assert (failure.status, failure.message) == (penstock_status, penstock_text)
+    """Triton has one status for its reasons, of which a client cannot tell whether to come back; ours are ours."""
+    failure = PENSTOCK.refusal(Refused(reason), "7")
+    assert (failure.status, failure.message, failure.trailers) == (status, text, ())
+    failure = TRITON.refusal(Refused(reason), "7")
+    assert (failure.status, failure.message) == (triton or (status, text))
+
+
+def test_every_reason_has_words() -> None:
+    """In both dialects: a client never hears of an internal error for a refusal."""
+    for reason in Reason:
+        for dialect in (PENSTOCK, TRITON):
+            assert dialect.refusal(Refused(reason), "").message
+
+
+@pytest.mark.parametrize(("seconds", "pushback"), [(0.0001, "1"), (0.0126, "13"), (2.0, "2000")])
+def test_when_to_come_back(seconds: float, pushback: str) -> None:
+    """A full queue says it in whole milliseconds, at least one: 0 would be at once. Triton says nothing."""
+    refused = Refused(Reason.QUEUE_FULL, seconds)
+    assert PENSTOCK.refusal(refused, "").trailers == (("grpc-retry-pushback-ms", pushback),)
+    assert TRITON.refusal(refused, "").trailers == ()
 
 
 def test_a_deadline_that_had_passed_on_arrival(python_models: Path, loop: AbstractEventLoop) -> None:
@@ -170,7 +228,7 @@ def test_a_deadline_that_had_passed_on_arrival(python_models: Path, loop: Abstra
 
     with running(settings_for(python_models, TransportName.GRPCIO, Compat.NONE), loop) as server:
         asyncio.run_coroutine_threadsafe(call(server.models), loop).result()
-    expired = Refused(Refusal.EXPIRED)
+    expired = Refused(Reason.EXPIRED)
     assert replies == [TRITON.refusal(expired, "7"), PENSTOCK.refusal(expired, "7")]
 
 

@@ -282,8 +282,8 @@ def _intsum(*shape: int, raw: bytes = FOUR) -> pb.ModelInferRequest:
             "[request id: 7] input 'A' already exists in request",
         ),
         (
-            addsub(given("A", "FP32", 9, 4), given("B", "FP32", 9, 4), raw=[9 * FOUR, 9 * FOUR], id="7"),
-            "[request id: 7] inference request batch-size must be <= 8 for 'addsub'",
+            classified(scores=[1.0] * 36, rows=9),
+            f"{UNKNOWN_ID}inference request batch-size must be <= 8 for 'classifier'",
         ),
         (
             addsub(A, given("B", "FP32", 1, 5), raw=[FOUR, FOUR + b"\0\0\0\0"], id="7"),

@@ -1,18 +1,20 @@
-"""From requests to a batch's arrays, and from a batch's outputs to the answers.
+"""From a batch's outputs to the answers.
 
-    raw, raw, raw ── gather ──▶ [rows, ...] ── instance ──▶ [rows, ...] ── scatter ──▶ view, view, view
+    … ── instance ──▶ [rows, ...] ── check_outputs ──▶ scatter ──▶ view, view, view
 
-Inputs are copied once, by one join for each tensor; a batch of one request is not copied at all.
-Raw contents of BYTES tensors join just as well, since each element carries its length. Outputs are
-not copied: an answer is a view of the batch's array.
+Outputs are not copied: an answer is a view of the batch's array. Only the answer to an oversize request, whose
+parts come from several batches, is joined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
+
+import numpy as np
 
 from penstock_server.backends.base import Tensors
-from penstock_server.engine.jobs import Job
+from penstock_server.engine.jobs import Job, Outputs
 from penstock_server.models.spec import ModelSpec
-from penstock_server.tensors.codec import Array, view
+from penstock_server.tensors.codec import Array
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
@@ -20,18 +22,8 @@ class BadOutput(Exception):
     """A model returned something else than its config promises. For the log, not for clients."""
 
 
-def gather(jobs: Sequence[Job], rows: int, batched: bool) -> Tensors:
-    """The input arrays of a batch of requests with equal keys."""
-    plan = jobs[0].plan
-    tensors: Tensors = {}
-    for index, (spec, shape) in enumerate(zip(plan.inputs, plan.shapes, strict=True)):
-        raw = jobs[0].tensors[index] if len(jobs) == 1 else b"".join([job.tensors[index] for job in jobs])
-        tensors[spec.name] = view(raw, spec.datatype, (rows, *shape) if batched else shape)
-    return tensors
-
-
-def check_outputs(outputs: Tensors, wanted: Sequence[int], spec: ModelSpec, rows: int) -> dict[int, Array]:
-    """The wanted outputs by index, as contiguous arrays. BadOutput if one is not what the config promises."""
+def check_outputs(outputs: Tensors, wanted: Collection[int], spec: ModelSpec, rows: int) -> dict[int, Array]:
+    """The wanted outputs by index, in the clients' shapes. BadOutput if one is not what the config promises."""
     checked: dict[int, Array] = {}
     for index in wanted:
         tensor = spec.outputs[index]
@@ -61,10 +53,16 @@ def _check(array: Array, tensor: TensorSpec, spec: ModelSpec, rows: int) -> Arra
     return array.reshape((rows, *client_shape) if spec.max_batch_size else client_shape)
 
 
-def scatter(outputs: dict[int, Array], job: Job, start: int, batched: bool) -> list[Array]:
-    """The outputs of one request, whose rows begin at `start`."""
-    plan = job.plan
+def scatter(outputs: Mapping[int, Array], job: Job, start: int, end: int, batched: bool) -> list[Array]:
+    """The outputs of one request, whose rows are those from `start` to before `end`."""
     if not batched:
-        return [outputs[index] for index in plan.outputs]
-    end = start + plan.rows
-    return [outputs[index][start:end] for index in plan.outputs]
+        return [outputs[index] for index in job.plan.outputs]
+    return [outputs[index][start:end] for index in job.plan.outputs]
+
+
+def join(pieces: Sequence[tuple[int, Outputs]], rows: int) -> list[Array] | None:
+    """The outputs of an oversize request from those of its parts, each with its first row; None if some are missing."""
+    ordered = [outputs for _, outputs in sorted(pieces, key=itemgetter(0))]
+    if sum(len(outputs[0]) for outputs in ordered) < rows:
+        return None
+    return [np.concatenate(parts) for parts in zip(*ordered, strict=True)]

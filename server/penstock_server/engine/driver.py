@@ -1,187 +1,292 @@
-"""Runs a scheduler on the event loop: the only place where its time is real and its batches run.
+"""Runs the batches of one version of a model.
 
-    submit ─▶ scheduler ──turn──▶ Start  ─▶ gather ─▶ runner ─▶ _finished ─▶ scatter ─▶ each job's done
-                            └──▶ Expire ─▶ done
+    submit ─▶ scheduler ──turn──▶ Start ─▶ gather ─▶ runner ─▶ _finished ─▶ _deliver ─▶ each job's done
+                            └──▶ Drop ─▶ done
 
-* One *turn* serves everything that came in one pass of the loop: a batch for free.
-* However a batch ends, each of its jobs is settled and its instance comes back (`_finished`).
-* No task, future or coroutine: a request costs a Job and a Ticket, a batch one closure.
+* However a batch ends, its instance comes back (`_finished`) and each of its jobs is settled (`_deliver`), in this
+  order: if somebody waits, the next batch starts before the answers of the last one are written.
+* No task, future or coroutine: a request costs a Job, a batch one closure.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from penstock_scheduler import Batch, Policy, Reason, Rejected, Scheduler, Start, Ticket
-from penstock_scheduler import Statistics as QueueStatistics
-from penstock_server.backends.base import ModelBatch, Tensors
-from penstock_server.backends.runner import Outcome, Runner
-from penstock_server.engine.assembly import check_outputs, gather, scatter
-from penstock_server.engine.jobs import Job, Refusal, Refused
+from penstock_scheduler import Batch, Bounds, Device, Reason, Scheduler, Settings, Share, State, Statistics
+from penstock_server.backends.base import ModelBatch, RequestInfo
+from penstock_server.backends.runner import Outcome as RunOutcome
+from penstock_server.backends.runner import Runner
+from penstock_server.engine.assembly import check_outputs, join, scatter
+from penstock_server.engine.jobs import Job, JobTimes, Outcome, Outputs, Refused
+from penstock_server.engine.lengths import cut
+from penstock_server.engine.slots import Slot
 from penstock_server.engine.statistics import BatchTimes, VersionStatistics
-from penstock_server.engine.wakeup import WakeUp
+from penstock_server.engine.turns import Turns
 from penstock_server.errors import Failure, failure_of
 from penstock_server.models.spec import ModelSpec
+from penstock_server.tensors.codec import Array
 
 _log = logging.getLogger(__name__)
-
-_REFUSALS = {
-    Reason.QUEUE_FULL: Refusal.QUEUE_FULL,
-    Reason.DEADLINE: Refusal.EXPIRED,
-    Reason.DRAINING: Refusal.DRAINING,
-}
 
 
 class Driver:
     """The queue and the instances of one version of a model. Lives on the loop that made it."""
 
-    def __init__(self, spec: ModelSpec, runners: Sequence[Runner], *, max_queued_rows: int, name: str) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        settings: Settings,
+        runners: Sequence[Runner],
+        *,
+        name: str,
+        bounds: Bounds | None = None,
+        device: "SharedDevice | None" = None,
+    ) -> None:
         self._spec = spec
-        self._max_batch_rows = spec.max_batch_size if spec.batching.enabled else 1
-        policy = Policy(
-            instances=len(runners),
-            max_batch_rows=self._max_batch_rows,
-            max_queued_rows=max_queued_rows,
-            max_queue_delay=spec.batching.max_queue_delay,
-        )
-        self._scheduler: Scheduler[Job] = Scheduler(policy)
-        self._runners = runners
-        self._idle = list(runners)
         self._name = name
+        self._device = device.device if device else None
+        self.scheduler: Scheduler[Job] = Scheduler(settings, device=self._device, shared_bounds=bounds)
+        self._turns = device.turns if device else Turns(self.scheduler)
+        self._turns.add(self)
+        self._runners = runners
+        self._largest = settings.max_batch_rows
+        self._idle = deque((runner, Slot(spec.batched)) for runner in runners)
+        self._incoming: list[Job] = []
+        self._held: dict[Job, Outcome] | None = {} if settings.preserve_ordering else None
+        self._ran: set[int] = set()  # sizes of batches
+        self._delivering = 0  # batches that are over and whose answers are still to come
         self._loop = asyncio.get_running_loop()
-        self._wakeup = WakeUp(self._loop, self._turn)
-        self._turn_is_due = False
-        self._service_time = 0.0  # seconds a batch takes, smoothed
         self._on_idle: Callable[[], None] | None = None
+        self._closed = False
         self.counters = VersionStatistics()
 
     def __repr__(self) -> str:
-        return f"<Driver {self._name}: {self._scheduler!r}, {len(self._idle)} of {len(self._runners)} instances idle>"
+        return f"<Driver {self._name}: {self.scheduler!r}, {len(self._idle)} of {len(self._runners)} instances idle>"
 
     def submit(self, job: Job) -> None:
-        """Queue a request. It is settled when it was run, has expired, or at once if it is refused."""
-        # Without dynamic batching a request is a batch, however many rows it has.
-        rows = job.plan.rows if self._spec.batching.enabled else 1
-        try:
-            job.ticket = self._scheduler.submit(
-                job, rows=rows, now=time.monotonic(), key=job.plan.key, deadline=job.deadline
-            )
-        except Rejected as rejected:
-            # TOO_MANY_ROWS has no entry: the service refuses such requests before they come here.
-            self._refuse(job, _REFUSALS[rejected.reason])
-            return
-        self._turn_soon()
+        """Queue a request. It is settled when it was run, dropped or refused."""
+        self._incoming.append(job)
+        self._turns.soon()
 
-    def cancel(self, ticket: Ticket[Job]) -> None:
+    def cancel(self, job: Job) -> None:
         """Take a request off the queue. One that already runs stays in its batch; its result is dropped."""
-        if self._scheduler.cancel(ticket):
-            self.counters.refuse("cancelled")
-            self._turn_soon()
+        if self.scheduler.cancel(job):
+            self._turns.soon()
 
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Admit nothing more, run what is queued, then call back once."""
-        self._scheduler.drain()
+        if self._closed:
+            on_idle()
+            return
+        self.admit(time.monotonic())
+        self.scheduler.drain()
         self._on_idle = on_idle
-        self._turn_soon()
+        self._turns.soon()
 
     async def close(self, timeout: float) -> bool:
         """Stop, and close the instances. False if one of them did not come to an end in `timeout` seconds."""
-        self._wakeup.close()  # on the loop that watches it
+        if self._closed:
+            return True
+        self._closed = True
+        self._turns.remove(self)  # on the loop that watches its alarm
+        if self._device is not None and self.scheduler.is_idle:
+            self._device.remove(self.scheduler)
+            self._device = None
         return all(await asyncio.gather(*(asyncio.to_thread(runner.close, timeout) for runner in self._runners)))
 
-    def statistics(self) -> QueueStatistics:
-        """What is queued and running now."""
-        return self._scheduler.statistics()
+    def statistics(self) -> Statistics:
+        """What is queued and running now, and what was decided so far."""
+        return self.scheduler.statistics()
 
-    # The turn.
+    # For the turns.
 
-    def _turn_soon(self) -> None:
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._loop.call_soon(self._turn)
+    def admit(self, now: float) -> None:
+        """Hand the scheduler what came in since the last turn."""
+        if not self._incoming:
+            return
+        incoming, self._incoming = self._incoming, []
+        # Some may have been cancelled in the same pass of the loop.
+        for refused in self.scheduler.submit_many([job for job in incoming if job.done is not None], now):
+            refused.ticket.settle(Refused(refused.reason, refused.retry_after))
 
-    def _turn(self) -> None:
-        self._turn_is_due = False
-        for effect in self._scheduler.poll(time.monotonic()):
-            if isinstance(effect, Start):
-                self._start(effect.batch)
-            else:
-                self._refuse(effect.ticket.payload, Refusal.EXPIRED)
-        self._wakeup.set(self._scheduler.next_wakeup())
-        if self._on_idle is not None:
-            statistics = self._scheduler.statistics()
-            if not statistics.queued and not statistics.running:
-                on_idle, self._on_idle = self._on_idle, None
-                on_idle()
+    def drop(self, job: Job, reason: Reason) -> None:
+        """The scheduler has given a request up."""
+        self._answer(job, Refused(reason))
 
-    def _refuse(self, job: Job, refusal: Refusal) -> None:
-        self.counters.refuse(refusal.name.lower())
-        job.settle(Refused(refusal, self._retry_after() if refusal is Refusal.QUEUE_FULL else None))
+    def release(self, job: Job) -> None:
+        """With preserve_ordering: it is this request's turn to be answered."""
+        assert self._held is not None
+        outcome = self._held.pop(job, None)
+        if outcome is not None:  # None: it was cancelled
+            job.settle(outcome)
 
-    def _retry_after(self) -> float:
-        """Seconds until what is queued now has been run, at the pace of late."""
-        batches = self._scheduler.statistics().queued_rows / self._max_batch_rows
-        return max(0.001, batches * self._service_time / len(self._runners))
+    def tell_if_idle(self) -> None:
+        """Call back the drain that waits for this."""
+        if self._on_idle is not None and self.scheduler.is_idle and not self._incoming and not self._delivering:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
+
+    def _answer(self, job: Job, outcome: Outcome) -> None:
+        if self._held is None:
+            job.settle(outcome)
+        elif job.done is not None:
+            self._held.setdefault(job, outcome)  # until it is released; of an oversize request the first fate counts
 
     # A batch's life.
 
-    def _start(self, batch: Batch[Job]) -> None:
-        runner = self._idle.pop()
-        jobs = [ticket.payload for ticket in batch.tickets]
-        rows = sum(job.plan.rows for job in jobs)
-        assembly = time.monotonic()
+    def start(self, batch: Batch[Job]) -> None:
+        """Run a batch on an idle instance."""
+        run = _Run(batch, *self._idle.popleft(), assembly=time.monotonic())
 
-        def done(model_batch: ModelBatch, outcome: Outcome) -> None:
-            self._finished(batch, jobs, runner, model_batch, outcome, assembly)
+        def done(model_batch: ModelBatch, outcome: RunOutcome) -> None:
+            self._finished(run, model_batch, outcome)
 
+        rows = batch.padded_rows if self._spec.batching.enabled else batch.tickets[0].plan.rows
         try:
-            inputs = gather(jobs, rows, batched=self._spec.max_batch_size > 0)
-            model_batch = ModelBatch(inputs, rows, [job.info for job in jobs])
-            runner.start(model_batch, done)
+            model_batch = ModelBatch(run.slot.gather(batch), rows, _infos(batch))
+            run.runner.start(model_batch, done)
         except Exception as error:
             failure = failure_of(error, during=f"assembly of a batch for {self._name}")
-            nothing = ModelBatch({}, rows, (), started=assembly, ended=time.monotonic())
+            nothing = ModelBatch({}, rows, (), started=run.assembly, ended=time.monotonic())
             self._loop.call_soon(done, nothing, failure)
 
-    def _finished(
-        self,
-        batch: Batch[Job],
-        jobs: Sequence[Job],
-        runner: Runner,
-        model_batch: ModelBatch,
-        outcome: Outcome,
-        assembly: float,
-    ) -> None:
-        self._service_time += 0.2 * (model_batch.ended - assembly - self._service_time)
+    def _finished(self, run: "_Run", model_batch: ModelBatch, outcome: RunOutcome) -> None:
+        result = self._checked(run, model_batch, outcome)
+        batch, over = run.batch, run.batch.tickets
+        failed = () if batch.shares is None else self._share_fate(batch, model_batch, result)
+        run.ended = time.monotonic()
+        # What a failed batch took says nothing about others, nor what the first one of a size did, a cold one.
+        is_typical = batch.padded_rows in self._ran and not _is_unforeseen(result)
+        self._ran.add(batch.padded_rows)
+        cost = run.ended - run.assembly if is_typical else None
+        self.scheduler.finish(batch, run.ended, cost)
+        self._idle.append((run.runner, run.slot))
+        self._turns.soon()
+        if batch.shares is not None:
+            over = [job for job in over if job.rows <= self._largest or job.state is State.DONE or job in failed]
+        if self._held is None and (self.scheduler.queued or self._incoming):
+            # An instance that has work to do does not wait until the answers are written.
+            self._delivering += 1
+            self._loop.call_soon(self._deliver_later, run, model_batch, result, over)
+        else:
+            self._deliver(run, model_batch, result, over)
+
+    def _checked(self, run: "_Run", model_batch: ModelBatch, outcome: RunOutcome) -> "_Result":
+        """What the model has returned, independent of the slot; a failure if it is not what it should be."""
+        if isinstance(outcome, Failure):
+            return outcome
         try:
-            if isinstance(outcome, Failure):
-                self._settle_all(jobs, outcome)
-            else:
-                self._deliver(jobs, model_batch, outcome)
+            wanted = set[int]().union(*{job.plan.outputs for job in run.batch.tickets})
+            return run.slot.detach(check_outputs(outcome, wanted, self._spec, model_batch.rows))
         except Exception as error:
-            outcome = failure_of(error, during=f"delivery of the outputs of {self._name}")
-            self._settle_all(jobs, outcome)
-        finally:
-            self._scheduler.finish(batch)
-            self._idle.append(runner)
-            self._turn_soon()
-            ended = time.monotonic()
-            if isinstance(outcome, Failure) and outcome.unforeseen:
-                self.counters.record_failure(jobs, ended)
-            else:
-                times = BatchTimes(assembly, model_batch.started, model_batch.ended, ended)
-                self.counters.record_batch(jobs, model_batch.rows, times)
+            return failure_of(error, during=f"the check of the outputs of {self._name}")
 
-    def _settle_all(self, jobs: Sequence[Job], outcome: Failure) -> None:
-        for job in jobs:
-            job.settle(outcome)
+    def _share_fate(self, batch: Batch[Job], model_batch: ModelBatch, result: "_Result") -> Sequence[Job]:
+        """The oversize requests that fail with their parts in this batch. Their other parts will not run."""
+        assert batch.shares is not None
+        failed = [
+            job
+            for index, (job, share) in enumerate(zip(batch.tickets, batch.shares, strict=True))
+            if share is not None
+            and job.state is not State.GONE
+            and (isinstance(result, Failure) or index in model_batch.failures)
+        ]
+        for job in failed:
+            self.scheduler.fail(job)
+        return failed
 
-    def _deliver(self, jobs: Sequence[Job], model_batch: ModelBatch, outputs: Tensors) -> None:
-        wanted = sorted({index for job in jobs for index in job.plan.outputs})
-        checked = check_outputs(outputs, wanted, self._spec, model_batch.rows)
+    def _deliver_later(self, run: "_Run", model_batch: ModelBatch, result: "_Result", over: Sequence[Job]) -> None:
+        self._delivering -= 1
+        self._deliver(run, model_batch, result, over)
+        self.tell_if_idle()
+
+    def _deliver(self, run: "_Run", model_batch: ModelBatch, result: "_Result", over: Sequence[Job]) -> None:
+        """Answer a batch's requests. `over` are those that are over with it: one in parts is with its last one."""
+        batch = run.batch
+        started, ended, rows = model_batch.started, model_batch.ended, model_batch.rows
+        times = JobTimes(run.assembly, started, ended, rows, batch.reason.name.lower())
+        for job in batch.tickets:
+            job.times = times
+        if not isinstance(result, Failure):
+            try:
+                self._hand_out(batch, model_batch, result)
+            except Exception as error:
+                result = failure_of(error, during=f"delivery of the outputs of {self._name}")
+        if isinstance(result, Failure):
+            for job in batch.tickets:
+                self._answer(job, result)
+        now = time.monotonic()
+        if _is_unforeseen(result):
+            self.counters.record_failure(over, now)
+            return
+        self.scheduler.cost.observe_reply(now - run.ended)
+        asked = rows - (batch.padded_rows - batch.rows)
+        self.counters.record_batch(over, asked, rows, BatchTimes(run.assembly, started, ended, now))
+
+    def _hand_out(self, batch: Batch[Job], model_batch: ModelBatch, outputs: Mapping[int, Array]) -> None:
+        """Answer each request of a batch with its rows."""
+        batched, failures, length, shares = self._spec.batched, model_batch.failures, batch.length, batch.shares
         start = 0
-        for index, job in enumerate(jobs):
-            failure = model_batch.failures.get(index)
-            job.settle(failure or scatter(checked, job, start, batched=self._spec.max_batch_size > 0))
-            start += job.plan.rows
+        for index, (job, info) in enumerate(zip(batch.tickets, model_batch.requests, strict=True)):
+            end = start + info.rows
+            if failures and index in failures:
+                self._answer(job, failures[index])
+            elif job.done is not None:
+                arrays = scatter(outputs, job, start, end, batched=batched)
+                if length:
+                    tensors = [self._spec.outputs[output] for output in job.plan.outputs]
+                    arrays = [cut(*pair, job.length, length) for pair in zip(arrays, tensors, strict=True)]
+                share = None if shares is None else shares[index]
+                whole = arrays if share is None else _joined(job, share, arrays)
+                if whole is not None:
+                    self._answer(job, whole)
+            start = end
+
+
+_Result = Mapping[int, Array] | Failure
+"""The outputs of a batch by index, or why there are none."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A batch on its way through an instance."""
+
+    batch: Batch[Job]
+    runner: Runner
+    slot: Slot
+    assembly: float
+    ended: float = 0.0
+    """When the instance came back."""
+
+
+def _is_unforeseen(result: _Result) -> bool:
+    return isinstance(result, Failure) and result.unforeseen
+
+
+def _joined(job: Job, share: Share, outputs: Outputs) -> Outputs | None:
+    """The outputs of an oversize request once all its parts are there, of which this is one."""
+    if job.pieces is None:
+        job.pieces = []
+    job.pieces.append((share.start, outputs))
+    return join(job.pieces, job.plan.rows)
+
+
+def _infos(batch: Batch[Job]) -> Sequence[RequestInfo]:
+    """What the model is told of each request. Of a part: how many rows it has."""
+    if batch.shares is None:
+        return [job.info for job in batch.tickets]
+    return [
+        job.info if share is None else replace(job.info, rows=share.rows)
+        for job, share in zip(batch.tickets, batch.shares, strict=True)
+    ]
+
+
+class SharedDevice:
+    """A device that several models share, and its turns."""
+
+    def __init__(self, capacity: int) -> None:
+        self.device: Device[Job] = Device(capacity)
+        self.turns = Turns(self.device)

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from math import inf
 from typing import TYPE_CHECKING
 
-from penstock_scheduler import Ticket
+from penstock_scheduler import Reason, Ticket, TrafficClass
 from penstock_server.backends.base import RequestInfo
 from penstock_server.errors import Failure
 from penstock_server.tensors.codec import Array, Buffer
@@ -18,21 +18,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Refusal(Enum):
-    """Why a request was not run. The service layer has the words for it."""
-
-    QUEUE_FULL = auto()
-    EXPIRED = auto()
-    DRAINING = auto()
-
-
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request was never run."""
+    """The request was not run, or not to its end. The service layer has the words for it."""
 
-    reason: Refusal
-    retry_after: float | None = None
-    """Seconds after which a retry has a chance; None if nothing is known."""
+    reason: Reason
+    retry_after: float = 0.0
+    """Seconds after which a retry has a chance; 0 if waiting does not help."""
 
 
 Outputs = Sequence[Array]
@@ -48,7 +40,7 @@ class Plan:
 
     version: "ServedVersion"
     rows: int
-    """Rows it brings; 1 for a model without batching."""
+    """Rows it brings; 1 for a model without a batch axis."""
     inputs: tuple[TensorSpec, ...]
     """The inputs that are given, in the model's order."""
     shapes: tuple[tuple[int, ...], ...]
@@ -57,23 +49,48 @@ class Plan:
     """Which of the model's outputs are asked for, by index, ascending."""
     classes: tuple[int, ...]
     """For each of them: how many classes are asked for, or 0 for the tensor itself."""
-
     key: Hashable
     """Requests with equal keys may share a batch: the same inputs in the same shapes."""
+    length: int = 0
+    """How long the variable axis is, for a model with length buckets."""
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request on its way through the engine."""
+class Job(Ticket):
+    """One request on its way through the engine: the scheduler's ticket and the engine's own in one object."""
 
-    plan: Plan
-    tensors: Sequence[Buffer]
-    """Raw contents of the plan's inputs, in its order."""
-    info: RequestInfo
-    arrived: float
-    deadline: float
-    done: Done | None
-    ticket: "Ticket[Job] | None" = None
+    __slots__ = ("arrived", "done", "info", "pieces", "plan", "tensors", "times")
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Sequence[Buffer],
+        info: RequestInfo,
+        arrived: float,
+        done: Done,
+        *,
+        deadline: float = inf,
+        traffic: TrafficClass = TrafficClass.INTERACTIVE,
+        level: int = 0,
+        tenant: str = "",
+    ) -> None:
+        super().__init__(
+            rows=plan.rows if plan.version.spec.batching.enabled else 1,
+            nbytes=sum(map(len, tensors)),
+            key=plan.key,
+            deadline=deadline,
+            traffic=traffic,
+            level=level,
+            tenant=tenant,
+            timeout=info.timeout_us / 1e6,
+            length=plan.length,
+        )
+        self.plan = plan
+        self.tensors = tensors  # raw contents of the plan's inputs, in its order
+        self.info = info
+        self.arrived = arrived
+        self.done: Done | None = done
+        self.pieces: list[tuple[int, Outputs]] | None = None  # of an oversize request: first row and outputs
+        self.times: JobTimes | None = None
 
     def settle(self, outcome: Outcome) -> None:
         """Answer it, unless it was answered or cancelled before."""
@@ -81,6 +98,7 @@ class Job:
         if done is None:
             return
         self.tensors = ()
+        self.pieces = None
         try:
             done(outcome)
         except Exception:
@@ -96,6 +114,20 @@ class Job:
             return False
         self.done = None
         self.tensors = ()
-        if self.ticket is not None:
-            self.plan.version.driver.cancel(self.ticket)
+        self.pieces = None
+        self.plan.version.driver.cancel(self)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class JobTimes:
+    """Where a request's time went, on `time.monotonic()`; one object for all jobs of a batch."""
+
+    assembly: float
+    """When its batch was begun to be put together: until then it was queued."""
+    infer: float
+    output: float
+    rows: int
+    """Rows of the batch."""
+    reason: str
+    """Why the batch was started."""

@@ -10,14 +10,16 @@ the first client.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock_proto.model_config_pb2 import ModelConfig
+from penstock_scheduler import Bounds, Settings
 from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo, Tensors
 from penstock_server.backends.runner import ThreadRunner, close
 from penstock_server.engine.assembly import BadOutput, check_outputs
-from penstock_server.engine.driver import Driver
+from penstock_server.engine.batching import scheduler_settings
+from penstock_server.engine.driver import Driver, SharedDevice
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
 from penstock_server.errors import LoadError, ModelError
 from penstock_server.models.completion import complete_config
@@ -36,7 +38,12 @@ class LoadSettings:
     default_max_batch_size: int = 4
     """For models that can be batched and whose config does not say how far."""
     max_queued_rows: int = 4096
-    """The bound of each version's queue."""
+    max_queued_bytes: int = 1 << 30
+    """The bounds of each version's queue."""
+    bounds: Bounds | None = None
+    """Bounds that all queues share."""
+    device: SharedDevice | None = None
+    """If given, all models take turns on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,10 @@ class Prepared:
     version: int
     config: ModelConfig
     spec: ModelSpec
+    scheduling: Settings
     instances: Sequence[ModelInstance]
+    costs: Sequence[tuple[int, float]]
+    """What the warm-up has measured: rows and seconds."""
 
 
 async def load_model(source: ModelSource, backends: Mapping[str, Backend], settings: LoadSettings) -> ServedModel:
@@ -94,12 +104,19 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
             source.config, opened.signature, default_max_batch_size=settings.default_max_batch_size
         )
         spec = model_spec(config, load_labels(config, source.path))
+        scheduling = scheduler_settings(
+            spec,
+            spec.instance_count,
+            max_queued_rows=settings.max_queued_rows,
+            max_queued_bytes=settings.max_queued_bytes,
+        )
         samples = warmup_samples(config, source.path)
+        costs: list[tuple[int, float]] = []
         instances = opened.instances(config, spec.instance_count)
         try:
             for sample in samples:
                 for instance in instances:
-                    _warm_up(instance, spec, sample, files)
+                    costs += _warm_up(instance, spec, sample, files)
         except BaseException:
             for instance in instances:
                 close(instance, f"an instance of model '{source.name}'")
@@ -108,7 +125,7 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         raise
     except (Exception, SystemExit) as error:  # a model may even try to exit
         raise LoadError(f"{type(error).__name__}: {error}", model=source.name, file=str(files.path)) from error
-    return Prepared(version, config, spec, instances)
+    return Prepared(version, config, spec, scheduling, instances, costs)
 
 
 def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
@@ -116,17 +133,23 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
     post = asyncio.get_running_loop().call_soon_threadsafe
     name = f"model '{prepared.spec.name}' version {prepared.version}"
     runners = [ThreadRunner(instance, post, name) for instance in prepared.instances]
-    driver = Driver(prepared.spec, runners, max_queued_rows=settings.max_queued_rows, name=name)
+    driver = Driver(
+        prepared.spec, prepared.scheduling, runners, name=name, bounds=settings.bounds, device=settings.device
+    )
+    for rows, seconds in prepared.costs:
+        driver.scheduler.cost.seed(rows, seconds)
     return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)
 
 
-def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, files: ModelFiles) -> None:
+def _warm_up(
+    instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, files: ModelFiles
+) -> Iterator[tuple[int, float]]:
+    """Run a sample as often as it says. Yields rows and seconds of each run but the first, which is a cold one."""
     wanted = range(len(spec.outputs))
-    outputs = tuple(tensor.name for tensor in spec.outputs)
-    for _ in range(sample.count):
-        batch = ModelBatch(
-            _as_model_takes(sample.inputs, spec), sample.rows, [RequestInfo(sample.rows, outputs=outputs)]
-        )
+    request = RequestInfo(sample.rows, outputs=tuple(tensor.name for tensor in spec.outputs))
+    for run in range(sample.count):
+        batch = ModelBatch(_as_model_takes(sample.inputs, spec), sample.rows, [request])
+        began = time.monotonic()
         try:
             check_outputs(instance.run(batch), wanted, spec, sample.rows)
         except (BadOutput, ModelError) as error:
@@ -135,6 +158,8 @@ def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, fil
             ) from error
         for failure in batch.failures.values():
             raise LoadError(f"warm-up '{sample.name}' failed: {failure.message}", model=files.model)
+        if run:
+            yield (sample.rows, time.monotonic() - began)
 
 
 def _as_model_takes(inputs: Tensors, spec: ModelSpec) -> Tensors:

@@ -6,9 +6,11 @@ Times are seconds on `time.monotonic()`.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from penstock_scheduler.statistics import QUEUE_SECONDS
 from penstock_server.engine.jobs import Job
 
 
@@ -39,6 +41,19 @@ class BatchStatistics:
 
 
 @dataclass(slots=True)
+class TimeHistogram:
+    """How many durations were at most each bound (not cumulative); the last count is of those beyond all."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(QUEUE_SECONDS) + 1))
+    seconds: float = 0.0
+    """Their sum."""
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(QUEUE_SECONDS, seconds)] += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
 class BatchTimes:
     """When the parts of an execution began; the last one ends with `ended`."""
 
@@ -59,21 +74,21 @@ class VersionStatistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     inference_count: int = 0
-    """Rows that were run."""
+    """Rows of requests that were run, without padding."""
     execution_count: int = 0
     """Batches that were run."""
     last_inference_ms: int = 0
     """Milliseconds since 1970."""
     batches: dict[int, BatchStatistics] = field(default_factory=dict[int, BatchStatistics])
-    """By rows of the batch."""
-    refused: dict[str, int] = field(default_factory=dict[str, int])
-    """Requests that were not run, by reason."""
+    """By rows of the batch, padding included."""
+    compute_time: TimeHistogram = field(default_factory=TimeHistogram)
+    """Of batches, from the beginning of their assembly to the end of the model."""
 
-    def refuse(self, reason: str) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+    def record_batch(self, jobs: Sequence[Job], asked: int, rows: int, times: BatchTimes) -> None:
+        """A batch of `rows`, `asked` of them its requests', ran and got an answer, be it a deliberate error.
 
-    def record_batch(self, jobs: Sequence[Job], rows: int, times: BatchTimes) -> None:
-        """A batch ran and its requests got an answer, be it a deliberate error."""
+        `jobs` are those that are over with it: a request that ran in parts counts with the last one.
+        """
         input_time, infer_time = times.infer - times.assembly, times.output - times.infer
         output_time = times.ended - times.output
         count = len(jobs)
@@ -84,12 +99,13 @@ class VersionStatistics:
         arrived = sum(job.arrived for job in jobs)
         self.queue.add(times.assembly * count - arrived, count)
         self.success.add(times.ended * count - arrived, count)
-        self.inference_count += rows
+        self.inference_count += asked
         self.execution_count += 1
         self.last_inference_ms = time.time_ns() // 1_000_000
         batch = self.batches.get(rows)
         if batch is None:
             batch = self.batches[rows] = BatchStatistics()
+        self.compute_time.add(times.output - times.assembly)
         batch.compute_input.add(input_time)
         batch.compute_infer.add(infer_time)
         batch.compute_output.add(output_time)

@@ -6,18 +6,31 @@ dashboards work: those counters are exposed as untyped, since the library lets a
 only in `_total`, and Triton's do not.
 """
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UnknownMetricFamily,
+)
 from prometheus_client.registry import Collector
 
+from penstock_scheduler import FireReason, Reason, Statistics
+from penstock_scheduler.statistics import QUEUE_SECONDS
 from penstock_server.engine.statistics import VersionStatistics
-from penstock_server.engine.versions import Models
+from penstock_server.engine.versions import Models, ServedVersion
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.seam import TransportStatistics
 from penstock_server.service.state import ServerState
 
 _LABELS = ("model", "version")
+
+_DROPPED = (Reason.EXPIRED, Reason.HOPELESS, Reason.TIMEOUT)
+"""Why the scheduler gives up what it has admitted."""
 
 _COUNTERS: tuple[tuple[str, str, Callable[[VersionStatistics], float]], ...] = (
     ("nv_inference_request_success", "Requests that got the model's answer", lambda s: s.success.count),
@@ -46,6 +59,8 @@ class PenstockCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._model_counters()
         yield from self._queues()
+        yield from self._decisions()
+        yield from self._histograms()
         yield from self._server()
 
     def _model_counters(self) -> Iterator[Metric]:
@@ -57,18 +72,69 @@ class PenstockCollector(Collector):
 
     def _queues(self) -> Iterator[Metric]:
         pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests in the queue", labels=_LABELS)
+        queued_rows = GaugeMetricFamily("penstock_queued_rows", "Rows in the queue", labels=_LABELS)
+        queued_bytes = GaugeMetricFamily("penstock_queued_bytes", "Bytes in the queue", labels=_LABELS)
         running = GaugeMetricFamily("penstock_batches_running", "Batches that run now", labels=_LABELS)
+        for labels, _, queue in self._versions():
+            pending.add_metric(labels, queue.queued)
+            queued_rows.add_metric(labels, queue.queued_rows)
+            queued_bytes.add_metric(labels, queue.queued_bytes)
+            running.add_metric(labels, queue.running)
+        yield from (pending, queued_rows, queued_bytes, running)
+
+    def _decisions(self) -> Iterator[Metric]:
+        """What the scheduler has decided, and why."""
         refused = CounterMetricFamily(
-            "penstock_requests_refused", "Requests that were not run", labels=(*_LABELS, "reason")
+            "penstock_requests_refused", "Requests that were not admitted", labels=(*_LABELS, "reason")
         )
+        dropped = CounterMetricFamily(
+            "penstock_requests_dropped", "Requests given up in the queue", labels=(*_LABELS, "class", "reason")
+        )
+        cancelled = CounterMetricFamily(
+            "penstock_requests_cancelled", "Requests cancelled in the queue", labels=(*_LABELS, "class")
+        )
+        fired = CounterMetricFamily(
+            "penstock_batches_started", "Batches, by why they were started", labels=(*_LABELS, "reason")
+        )
+        padding = CounterMetricFamily("penstock_padding_rows", "Rows run for nothing", labels=_LABELS)
+        elements = CounterMetricFamily("penstock_padding_elements", "Elements run for nothing", labels=_LABELS)
+        for labels, _, queue in self._versions():
+            # All reasons from the start: of a series that begins with its first count no rate shows that count.
+            for reason in Reason:
+                refused.add_metric((*labels, reason.name.lower()), queue.refused.get(reason, 0))
+            for traffic, of_class in queue.classes.items():
+                cancelled.add_metric((*labels, traffic.name.lower()), of_class.cancelled)
+                for reason in _DROPPED:
+                    count = of_class.dropped.get(reason, 0)
+                    dropped.add_metric((*labels, traffic.name.lower(), reason.name.lower()), count)
+            for fire_reason in FireReason:
+                fired.add_metric((*labels, fire_reason.name.lower()), queue.fired.get(fire_reason, 0))
+            padding.add_metric(labels, queue.padding_rows)
+            elements.add_metric(labels, queue.padding_elements)
+        yield from (refused, dropped, cancelled, fired, padding, elements)
+
+    def _histograms(self) -> Iterator[Metric]:
+        waited = HistogramMetricFamily(
+            "penstock_queue_seconds", "Time of requests in the queue", labels=(*_LABELS, "class")
+        )
+        computed = HistogramMetricFamily("penstock_compute_seconds", "Time of batches in the model", labels=_LABELS)
+        rows = HistogramMetricFamily("penstock_batch_rows", "Rows of batches, without padding", labels=_LABELS)
         for version in self._models.versions():
-            labels = (version.spec.name, str(version.version))
-            statistics = version.driver.statistics()
-            pending.add_metric(labels, statistics.queued)
-            running.add_metric(labels, statistics.running)
-            for reason, count in version.driver.counters.refused.items():
-                refused.add_metric((*labels, reason), count)
-        yield from (pending, running, refused)
+            labels, counters, queue = _read(version)
+            for traffic, of_class in queue.classes.items():
+                histogram = of_class.queue_time
+                buckets = _buckets(histogram.bounds, histogram.counts)
+                waited.add_metric((*labels, traffic.name.lower()), buckets, sum_value=histogram.total)
+            compute = counters.compute_time
+            computed.add_metric(labels, _buckets(QUEUE_SECONDS, compute.counts), sum_value=compute.seconds)
+            bounds, counts = _by_powers_of_two(queue.batch_rows, version.spec.batch_rows)
+            rows.add_metric(
+                labels, _buckets(bounds, counts), sum_value=sum(size * n for size, n in queue.batch_rows.items())
+            )
+        yield from (waited, computed, rows)
+
+    def _versions(self) -> Iterator[tuple[tuple[str, str], VersionStatistics, Statistics]]:
+        return map(_read, self._models.versions())
 
     def _server(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("penstock_model_ready", "1 if the model is served as it should be", labels=("model",))
@@ -84,3 +150,21 @@ class PenstockCollector(Collector):
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight", value=transport.calls_in_flight)
         yield CounterMetricFamily("penstock_calls", "Calls since the start", value=transport.calls)
         yield CounterMetricFamily("penstock_transport_restarts", "Listened anew", value=transport.restarts)
+
+
+def _read(version: ServedVersion) -> tuple[tuple[str, str], VersionStatistics, Statistics]:
+    return (version.spec.name, str(version.version)), version.driver.counters, version.driver.statistics()
+
+
+def _by_powers_of_two(sizes: Mapping[int, int], largest: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Bounds that never change, up to the first that holds a full batch, and how many sizes are in each bucket."""
+    bounds = [1 << power for power in range((largest - 1).bit_length() + 1)]
+    counts = [0] * (len(bounds) + 1)
+    for size, count in sizes.items():
+        counts[bisect_left(bounds, size)] += count
+    return bounds, counts
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Counts for each bucket as Prometheus wants them: cumulative, and with an infinite bound."""
+    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))

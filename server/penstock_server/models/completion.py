@@ -18,6 +18,7 @@ from penstock_proto.model_config_pb2 import DataType, ModelConfig, ModelInstance
 from penstock_server.models.config import Tensor, completable, config_problems, datatype_of
 from penstock_server.models.names import name_backend
 from penstock_server.models.problems import Problem, refuse
+from penstock_server.models.scheduling import length_mask
 from penstock_server.models.signature import Signature, SignatureTensor
 from penstock_server.tensors.spec import show_shape
 
@@ -132,6 +133,7 @@ def _contradictions(config: ModelConfig, signature: Signature) -> Iterator[Probl
     yield from _tensor_contradictions("input", config.input, signature.inputs, batched)
     yield from _tensor_contradictions("output", config.output, signature.outputs, batched)
     declared = {tensor.name for tensor in config.input if not tensor.optional} | _sequence_tensors(config)
+    declared.add(length_mask(config))  # a client may leave it out, and then the server makes it
     for tensor in signature.inputs:
         if tensor.name not in declared and not tensor.optional:
             made_optional = any(tensor.name == each.name for each in config.input)

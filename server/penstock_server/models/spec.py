@@ -11,6 +11,8 @@ from enum import Enum
 
 from penstock_proto.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from penstock_server.models.config import Tensor, datatype_of
+from penstock_server.models.problems import refuse
+from penstock_server.models.scheduling import Scheduling, read_scheduling
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
@@ -100,6 +102,7 @@ class ModelSpec:
     """The model sends any number of responses to a request."""
     instance_count: int = 1
     batching: Batching = Batching()
+    scheduling: Scheduling = field(default_factory=Scheduling)
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -135,6 +138,7 @@ def model_spec(config: ModelConfig, labels: Mapping[str, Sequence[str]] | None =
         decoupled=config.model_transaction_policy.decoupled,
         instance_count=sum(group.count for group in config.instance_group),
         batching=_batching(config),
+        scheduling=_scheduling(config),
         parameters={key: parameter.string_value for key, parameter in config.parameters.items()},
     )
 
@@ -151,6 +155,12 @@ def _reshapes(tensors: Iterable[Tensor]) -> dict[str, Reshape]:
         for tensor in tensors
         if tensor.HasField("reshape") and tensor.reshape.shape != tensor.dims
     }
+
+
+def _scheduling(config: ModelConfig) -> Scheduling:
+    scheduling, problems = read_scheduling(config)
+    refuse(problems, model=config.name, file="config.pbtxt")
+    return scheduling
 
 
 def _batching(config: ModelConfig) -> Batching:

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from penstock_proto.open_inference_pb2 import ModelInferRequest
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.jobs import Plan
+from penstock_server.engine.lengths import request_length, without_length
 from penstock_server.engine.versions import LATEST, Models, ServedVersion
 from penstock_server.errors import Failure, InvalidRequest, PenstockError, Unsupported
 from penstock_server.models.spec import ModelSpec
@@ -97,7 +98,8 @@ class Decoder:
             raise InvalidRequest(
                 f"expected {len(inputs)} raw_input_contents but got {len(scanned.raw)} for model '{spec.name}'"
             )
-        rows = check_inputs(inputs, spec, prefix)
+        split = self._dialect.split_oversize and spec.batching.enabled and spec.scheduling.split_oversize
+        rows = check_inputs(inputs, spec, prefix, split=split)
         for expected in spec.inputs:
             if (tensor := inputs.get(expected.name)) is not None:
                 check_data(tensor, rows, data[expected.name], expected, spec, prefix, limits)
@@ -188,5 +190,8 @@ def _plan(
         shapes.append(shape if reshape is None else reshape.to_model(shape))
     # Names belong to the key only where a request may leave some out.
     names = () if len(given) == len(spec.inputs) else (tuple(tensor.name for tensor in given),)
-    key = (*names, *shapes)
-    return Plan(version, rows, given, tuple(shapes), outputs, classes, key)
+    if not spec.scheduling.length_buckets:
+        return Plan(version, rows, given, tuple(shapes), outputs, classes, (*names, *shapes))
+    length = request_length(given, shapes, spec)
+    key = (*names, *map(without_length, given, shapes))
+    return Plan(version, rows, given, tuple(shapes), outputs, classes, key, length)

@@ -6,7 +6,8 @@ and tests that compare texts and statuses to the letter.
 
 from dataclasses import dataclass
 
-from penstock_server.engine.jobs import Refusal, Refused
+from penstock_scheduler import Reason
+from penstock_server.engine.jobs import Refused
 from penstock_server.errors import Failure
 from penstock_server.status import Status
 
@@ -44,24 +45,50 @@ class Dialect:
     """Health of an unknown service is NOT_FOUND, and Watch exists; Triton ignores the name."""
     malformed: Failure
     """The answer to bytes that are no message."""
+    split_oversize: bool
+    """A request of more rows than a batch is run in parts; Triton refuses it."""
     honest_overload: bool
     """A full queue is RESOURCE_EXHAUSTED and a passed deadline DEADLINE_EXCEEDED; Triton: UNAVAILABLE."""
 
     def refusal(self, refused: Refused, request_id: str) -> Failure:
         """What a client is told whose request was not run."""
         prefix = id_prefix(request_id)
-        if refused.reason is Refusal.DRAINING:
-            text = "Server is stopping, scheduler for model has stopped accepting new inference requests"
-            return Failure(Status.UNAVAILABLE, prefix + text)
-        if refused.reason is Refusal.QUEUE_FULL:
-            text = prefix + "Exceeds maximum queue size"
-            if not self.honest_overload:
-                return Failure(Status.UNAVAILABLE, text)
-            pushback = "" if refused.retry_after is None else str(max(1, round(refused.retry_after * 1000)))
-            return Failure(Status.RESOURCE_EXHAUSTED, text, (("grpc-retry-pushback-ms", pushback),) if pushback else ())
-        if self.honest_overload:
-            return Failure(Status.DEADLINE_EXCEEDED, prefix + "the deadline passed before the request could run")
-        return Failure(Status.UNAVAILABLE, "Request timeout expired")
+        match refused.reason:
+            case Reason.DRAINING:
+                text = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+                return Failure(Status.UNAVAILABLE, prefix + text)
+            case Reason.QUEUE_FULL:
+                return self._queue_full(prefix, refused.retry_after)
+            case Reason.EXPIRED | Reason.TIMEOUT | Reason.HOPELESS:
+                if not self.honest_overload:
+                    return Failure(Status.UNAVAILABLE, "Request timeout expired")
+                return Failure(Status.DEADLINE_EXCEEDED, prefix + _LATE[refused.reason])
+            case Reason.UNKNOWN_TENANT:
+                return Failure(Status.PERMISSION_DENIED, prefix + "the tenant is not known to this model")
+            case _:
+                return Failure(Status.INVALID_ARGUMENT, prefix + _WRONG[refused.reason])
+
+    def _queue_full(self, prefix: str, retry_after: float) -> Failure:
+        text = prefix + "Exceeds maximum queue size"
+        if not self.honest_overload:
+            return Failure(Status.UNAVAILABLE, text)
+        if not retry_after:
+            return Failure(Status.RESOURCE_EXHAUSTED, text)
+        pushback = str(max(1, round(retry_after * 1000)))
+        return Failure(Status.RESOURCE_EXHAUSTED, text, (("grpc-retry-pushback-ms", pushback),))
+
+
+_LATE = {
+    Reason.EXPIRED: "the deadline passed before the request could run",
+    Reason.TIMEOUT: "the request's time in the queue is up",
+    Reason.HOPELESS: "the request cannot be answered before its deadline",
+}
+
+_WRONG = {
+    Reason.NO_ROWS: "the request has no rows",
+    Reason.TOO_MANY_ROWS: "the request has more rows than the model's queue takes",
+    Reason.TOO_LONG: "the request is longer than the largest of the model's length buckets",
+}
 
 
 def id_prefix(request_id: str) -> str:
@@ -76,6 +103,7 @@ PENSTOCK = Dialect(
     refuse_surplus_raw=True,
     health_knows_names=True,
     malformed=Failure(Status.INVALID_ARGUMENT, "the request is not a well-formed message"),
+    split_oversize=True,
     honest_overload=True,
 )
 
@@ -86,5 +114,6 @@ TRITON = Dialect(
     refuse_surplus_raw=False,
     health_knows_names=False,
     malformed=Failure(Status.INTERNAL, "Unable to parse request"),
+    split_oversize=False,
     honest_overload=False,
 )

@@ -1,26 +1,39 @@
 """ModelInfer: bytes in, a job for the engine, bytes out."""
 
 import time
+from collections.abc import Callable
 
-from penstock_server.engine.jobs import Job, Outcome, Refusal, Refused
+from penstock_scheduler import Reason
+from penstock_server.engine.jobs import Job, Outcome, Refused
 from penstock_server.errors import Failure, failure_of
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder, InferRequest
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.respond import respond
 from penstock_server.service.seam import Buffer, Cancel, Parts, Reply, RequestHead, Unary, nothing_to_cancel
+from penstock_server.service.timing import TIMING_KEY, server_timing
 
-_NO_MEMORY = Refused(Refusal.QUEUE_FULL, retry_after=0.05)
+_NO_MEMORY = Refused(Reason.QUEUE_FULL, retry_after=0.05)
 
 
 class Inference:
     """Answers ModelInfer."""
 
-    def __init__(self, decoder: Decoder, dialect: Dialect, budget: ByteBudget, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        dialect: Dialect,
+        budget: ByteBudget,
+        max_message_bytes: int,
+        tenant_key: str = "",
+        on_request: Callable[[Job], None] | None = None,
+    ) -> None:
         self._decoder = decoder
         self._dialect = dialect
         self._budget = budget
         self._max_message_bytes = max_message_bytes
+        self._tenant_key = tenant_key.lower()  # as keys arrive
+        self._on_request = on_request  # told of each job before it is scheduled
         self.unary = Unary(self.call)
 
     def call(self, head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
@@ -36,17 +49,37 @@ class Inference:
             reply(failure_of(error, during=head.method))
             return nothing_to_cancel
 
+        wants_timing = any(key == TIMING_KEY for key, _ in head.metadata)
+
         def done(outcome: Outcome) -> None:
             self._budget.give(size)
-            reply(self._answer(request, outcome))
+            reply(self._answer(request, outcome), server_timing(job, time.monotonic()) if wants_timing else ())
 
         def cancel() -> None:
             if job.cancel():
                 self._budget.give(size)
 
-        job = Job(request.plan, request.tensors, request.info, arrived, head.deadline, done)
+        job = Job(
+            request.plan,
+            request.tensors,
+            request.info,
+            arrived,
+            done,
+            deadline=head.deadline,
+            level=request.parameters.priority,
+            tenant=self._tenant(head),
+        )
+        if self._on_request is not None:
+            self._on_request(job)
         request.plan.version.driver.submit(job)
         return cancel
+
+    def _tenant(self, head: RequestHead) -> str:
+        if self._tenant_key:
+            for key, value in head.metadata:
+                if key == self._tenant_key:
+                    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+        return ""
 
     def _answer(self, request: InferRequest, outcome: Outcome) -> Parts | Failure:
         if isinstance(outcome, Failure):

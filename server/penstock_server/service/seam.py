@@ -45,7 +45,7 @@ Cancel = Callable[[], None]
 
 
 class Reply(Protocol):
-    """Ends a unary call."""
+    """Ends a unary call. A failure's own trailers go before those given here."""
 
     def __call__(self, outcome: Parts | Failure, trailers: Trailers = (), /) -> None: ...
 

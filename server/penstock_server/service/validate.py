@@ -28,14 +28,14 @@ _NOTE = (
 )
 
 
-def check_inputs(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> int:
+def check_inputs(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str, *, split: bool) -> int:
     """Check everything but the data. Returns the rows; 1 for a model without a batch axis.
 
     They may be 0, which is an error that comes after those of the data: see `check_rows`. `prefix` goes
-    before the texts that have it in Triton.
+    before the texts that have it in Triton. With `split`, a request may have more rows than a batch.
     """
     _check_names(inputs, spec, prefix)
-    rows = _check_batch(inputs, spec, prefix) if spec.max_batch_size else 1
+    rows = _check_batch(inputs, spec, prefix, split) if spec.max_batch_size else 1
     for expected in spec.inputs:
         tensor = inputs.get(expected.name)
         if tensor is not None:
@@ -65,7 +65,7 @@ def _quoted(names: Sequence[str] | Mapping[str, object]) -> str:
     return ",".join(f"'{name[:128]}'" for name in names)
 
 
-def _check_batch(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str) -> int:
+def _check_batch(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str, split: bool) -> int:
     rows: int | None = None
     for name, tensor in inputs.items():
         if not tensor.shape:
@@ -78,7 +78,7 @@ def _check_batch(inputs: Mapping[str, InputTensor], spec: ModelSpec, prefix: str
             raise InvalidRequest(f"{prefix}input '{name}' batch size does not match other inputs for '{spec.name}'")
     if rows is None:  # a model whose inputs are all optional, and none was given
         return 1
-    if rows > spec.max_batch_size:
+    if rows > spec.max_batch_size and not split:
         raise InvalidRequest(f"{prefix}inference request batch-size must be <= {spec.max_batch_size} for '{spec.name}'")
     if rows < 0:
         raise _too_few_rows(spec, prefix)

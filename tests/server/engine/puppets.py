@@ -12,7 +12,7 @@ row that ends up with another request shows.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from math import inf
 
@@ -20,18 +20,20 @@ import numpy as np
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.model_config_pb2 import ModelConfig
+from penstock_scheduler import Bounds
 from penstock_server.backends.base import ModelBatch, RequestInfo, Tensors
 from penstock_server.backends.runner import Done
 from penstock_server.backends.runner import Outcome as BatchOutcome
-from penstock_server.engine.driver import Driver
+from penstock_server.engine.batching import scheduler_settings
+from penstock_server.engine.driver import Driver, SharedDevice
 from penstock_server.engine.jobs import Job, Outcome, Plan
 from penstock_server.engine.versions import ServedVersion
 from penstock_server.errors import Failure
+from penstock_server.models.scheduling import Scheduling
 from penstock_server.models.spec import Batching, ModelSpec
-from penstock_server.tensors.codec import object_array
 from penstock_server.tensors.spec import TensorSpec
 
-__all__ = ["Ask", "PuppetBatch", "Stage", "object_array"]
+__all__ = ["Ask", "PuppetBatch", "Stage", "not_run"]
 
 INT64 = DATATYPES["INT64"]
 
@@ -85,7 +87,17 @@ class PuppetRunner:
 class Ask:
     """A request of the test's, and every answer that it got."""
 
-    def __init__(self, stage: "Stage", values: Sequence[int], deadline: float, key: Hashable) -> None:
+    def __init__(
+        self,
+        stage: "Stage",
+        values: Sequence[int],
+        *,
+        deadline: float = inf,
+        key: Hashable = None,
+        timeout: float = 0.0,
+        level: int = 0,
+        tenant: str = "",
+    ) -> None:
         self.values = list(values)
         self.outcomes: list[Outcome] = []
         self.cancelled = False
@@ -94,7 +106,8 @@ class Ask:
         rows = len(values)
         plan = Plan(stage.version, rows, stage.spec.inputs, ((1,),), (0,), (0,), key)
         raw = np.array(values, "<i8").tobytes()
-        self.job = Job(plan, [raw], RequestInfo(rows, outputs=("Y",)), time.monotonic(), deadline, self._done)
+        info = RequestInfo(rows, outputs=("Y",), timeout_us=round(timeout * 1e6))
+        self.job = Job(plan, [raw], info, time.monotonic(), self._done, deadline=deadline, level=level, tenant=tenant)
 
     def _done(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -137,6 +150,10 @@ class Stage:
         batching: bool = True,
         max_queue_delay: float = 0.0,
         max_queued_rows: int = 100,
+        batching_options: Batching | None = None,
+        scheduling: Scheduling | None = None,
+        device: SharedDevice | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.spec = ModelSpec(
             name="puppet",
@@ -145,23 +162,33 @@ class Stage:
             outputs=(TensorSpec("Y", INT64, (1,)),),
             required_inputs=1,
             instance_count=instances,
-            batching=Batching(enabled=batching, max_queue_delay=max_queue_delay),
+            batching=batching_options or Batching(enabled=batching, max_queue_delay=max_queue_delay),
+            scheduling=scheduling or Scheduling(),
         )
         self.on_start: Callable[[ModelBatch], None] | None = None
         self.running: deque[PuppetBatch] = deque()
         """Started, and not yet asked for by `next_batch`."""
         self._news = asyncio.Event()
         self.runners = [PuppetRunner(self) for _ in range(instances)]
-        self.driver = Driver(self.spec, self.runners, max_queued_rows=max_queued_rows, name="the puppet")
+        settings = scheduler_settings(self.spec, instances, max_queued_rows=max_queued_rows, max_queued_bytes=1 << 30)
+        self.driver = Driver(self.spec, settings, self.runners, name="the puppet", bounds=bounds, device=device)
         self.version = ServedVersion(1, self.spec, ModelConfig(), self.driver)
 
     def started(self, batch: PuppetBatch) -> None:
         self.running.append(batch)
         self._news.set()
 
-    def ask(self, *values: int, deadline: float = inf, key: Hashable = None) -> Ask:
+    def ask(
+        self,
+        *values: int,
+        deadline: float = inf,
+        key: Hashable = None,
+        timeout: float = 0.0,
+        level: int = 0,
+        tenant: str = "",
+    ) -> Ask:
         """Submit a request with one row for each value."""
-        ask = Ask(self, values, deadline, key)
+        ask = Ask(self, values, deadline=deadline, key=key, timeout=timeout, level=level, tenant=tenant)
         self.driver.submit(ask.job)
         return ask
 
@@ -176,3 +203,13 @@ class Stage:
         """Let everything happen that is due now."""
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+def not_run(stage: Stage) -> dict[str, int]:
+    """By reason, how many requests were refused, dropped from the queue or cancelled there."""
+    statistics = stage.driver.statistics()
+    counts = Counter({reason.name.lower(): count for reason, count in statistics.refused.items()})
+    for of_class in statistics.classes.values():
+        counts.update({reason.name.lower(): count for reason, count in of_class.dropped.items()})
+        counts["cancelled"] += of_class.cancelled
+    return dict(+counts)

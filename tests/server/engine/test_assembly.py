@@ -1,93 +1,23 @@
-"""Requests' bytes into a batch's arrays, and a batch's arrays into each request's outputs."""
+"""A batch's arrays into each request's outputs."""
 
-import time
 from collections.abc import Sequence
-from math import inf
 
 import numpy as np
 import pytest
 
-from penstock_proto import byte_tensors
 from penstock_proto.datatypes import DATATYPES
-from penstock_server.backends.base import RequestInfo
-from penstock_server.engine.assembly import BadOutput, check_outputs, gather, scatter
-from penstock_server.engine.jobs import Job, Plan
+from penstock_server.engine.assembly import BadOutput, check_outputs, join, scatter
+from penstock_server.engine.jobs import Job
 from penstock_server.models.spec import ModelSpec, Reshape
 from penstock_server.tensors.codec import Array, object_array
 from penstock_server.tensors.spec import TensorSpec
+from tests.server.engine.batches import ticket
 
-FP32, BYTES, BOOL = DATATYPES["FP32"], DATATYPES["BYTES"], DATATYPES["BOOL"]
-NO_VERSION: None = None
-
-
-def plan(rows: int, *inputs: tuple[TensorSpec, tuple[int, ...]], outputs: Sequence[int] = (0,)) -> Plan:
-    """A plan for inputs that are given with the shapes in which the model takes them."""
-    specs, shapes = tuple(spec for spec, _ in inputs), tuple(shape for _, shape in inputs)
-    version = NO_VERSION  # which assembly does not look at
-    return Plan(version, rows, specs, shapes, tuple(outputs), (0,) * len(outputs), shapes)  # type: ignore[arg-type]
+FP32, BYTES = DATATYPES["FP32"], DATATYPES["BYTES"]
 
 
-def job(its_plan: Plan, *tensors: bytes) -> Job:
-    return Job(its_plan, tensors, RequestInfo(its_plan.rows), time.monotonic(), inf, None)
-
-
-def fp32(*values: float) -> bytes:
-    return np.array(values, "<f4").tobytes()
-
-
-X, TEXT = TensorSpec("X", FP32, (-1,)), TensorSpec("TEXT", BYTES, (1,))
-
-
-def test_requests_are_joined_row_by_row() -> None:
-    """In their order, each with as many rows as it has."""
-    jobs = [job(plan(1, (X, (2,))), fp32(1, 2)), job(plan(2, (X, (2,))), fp32(3, 4, 5, 6))]
-    batch = gather(jobs, 3, batched=True)
-    assert batch["X"].tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert batch["X"].dtype == "<f4"
-
-
-def test_bytes_tensors_are_joined_as_they_travel() -> None:
-    """Each element carries its length, so no element has to be looked at to join them."""
-    jobs = [
-        job(plan(1, (TEXT, (1,))), byte_tensors.pack([b"first"])),
-        job(plan(2, (TEXT, (1,))), byte_tensors.pack([b"", b"a\0b"])),
-    ]
-    assert gather(jobs, 3, batched=True)["TEXT"].tolist() == [[b"first"], [b""], [b"a\0b"]]
-
-
-def test_inputs_do_not_get_mixed_up() -> None:
-    """Each tensor's bytes are found by the plan's order."""
-    plans = [plan(1, (TEXT, (1,)), (X, (1,))) for _ in range(2)]
-    jobs = [
-        job(each, byte_tensors.pack([name]), fp32(number))
-        for each, name, number in zip(plans, (b"a", b"b"), (1, 2), strict=True)
-    ]
-    batch = gather(jobs, 2, batched=True)
-    assert list(batch) == ["TEXT", "X"]
-    assert batch["TEXT"].tolist() == [[b"a"], [b"b"]]
-    assert batch["X"].tolist() == [[1], [2]]
-
-
-def test_a_model_without_a_batch_axis_gets_the_shape_it_was_sent() -> None:
-    """No axis in front."""
-    assert gather([job(plan(1, (X, (2,))), fp32(1, 2))], 1, batched=False)["X"].tolist() == [1, 2]
-    assert gather([job(plan(1, (X, ())), fp32(1))], 1, batched=False)["X"].shape == ()
-
-
-def test_axes_without_elements() -> None:
-    """A batch of nothing has its rows all the same."""
-    jobs = [job(plan(1, (X, (0,))), b""), job(plan(2, (X, (0,))), b"")]
-    assert gather(jobs, 3, batched=True)["X"].shape == (3, 0)
-
-
-def test_inputs_cannot_be_written() -> None:
-    """Joined or not: a model sees the same kind of array, however many requests its batch has."""
-    for count in (1, 2):
-        jobs = [job(plan(1, (X, (1,))), fp32(1)) for _ in range(count)]
-        assert not gather(jobs, count, batched=True)["X"].flags.writeable
-
-
-# ── outputs ───────────────────────────────────────────────────────────────────────────────────────
+def job(rows: int, outputs: Sequence[int] = (0,)) -> Job:
+    return ticket(spec_of(), rows, outputs=outputs)
 
 
 def spec_of(*outputs: TensorSpec, max_batch_size: int = 8, **reshapes: Reshape) -> ModelSpec:
@@ -97,9 +27,10 @@ def spec_of(*outputs: TensorSpec, max_batch_size: int = 8, **reshapes: Reshape) 
 def test_each_request_gets_its_rows_as_views() -> None:
     """And only the outputs that it asks for, in the model's order."""
     checked: dict[int, Array] = {0: np.arange(8.0).reshape(4, 2), 2: np.arange(4)}
-    jobs = [job(plan(1, outputs=[0, 2])), job(plan(2, outputs=[2])), job(plan(1, outputs=[0]))]
+    jobs = [job(1, [0, 2]), job(2, [2]), job(1, [0])]
     first, second, third = (
-        scatter(checked, each, start, batched=True) for each, start in zip(jobs, (0, 1, 3), strict=True)
+        scatter(checked, each, start, end, batched=True)
+        for each, start, end in zip(jobs, (0, 1, 3), (1, 3, 4), strict=True)
     )
     assert [array.tolist() for array in first] == [[[0, 1]], [0]]
     assert [array.tolist() for array in second] == [[1, 2]]
@@ -110,7 +41,7 @@ def test_each_request_gets_its_rows_as_views() -> None:
 def test_without_a_batch_axis_the_output_is_the_answer() -> None:
     """All of it is the one request's."""
     checked: dict[int, Array] = {0: np.arange(3)}
-    (whole,) = scatter(checked, job(plan(1)), 0, batched=False)
+    (whole,) = scatter(checked, job(1), 0, 1, batched=False)
     assert whole is checked[0]
 
 
@@ -166,3 +97,14 @@ def test_a_scalar_output_is_reshaped_for_clients() -> None:
     """Who know no tensors without axes."""
     spec = spec_of(TensorSpec("Y", FP32, (1,)), max_batch_size=0, Y=Reshape(client=(1,), model=()))
     assert check_outputs({"Y": np.zeros((), np.float32)}, [0], spec, 1)[0].shape == (1,)
+
+
+def test_the_parts_of_an_oversize_request_are_joined_by_row() -> None:
+    """In whatever order they end; nothing until all are there."""
+    y, text = np.arange(6).reshape(3, 2), object_array([b"a", b"bb", b""], (3, 1))
+    pieces = [(2, [y[2:], text[2:]]), (0, [y[:1], text[:1]])]
+    assert join(pieces, 3) is None
+    pieces.append((1, [y[1:2], text[1:2]]))
+    whole = join(pieces, 3)
+    assert whole is not None
+    assert [array.tolist() for array in whole] == [y.tolist(), text.tolist()]

@@ -3,19 +3,19 @@
 import logging
 import time
 from collections.abc import Sequence
-from math import inf
 from typing import Any
 
 import numpy as np
 import pytest
 
-from penstock_server.backends.base import ModelBatch
-from penstock_server.engine.jobs import Refusal, Refused
+from penstock_scheduler import Reason
+from penstock_server.backends.base import ModelBatch, Tensors
+from penstock_server.engine.jobs import Refused
 from penstock_server.errors import Failure
 from penstock_server.status import Status
 from penstock_server.tensors.codec import Array
 from tests.server.engine.conftest import MakeStage
-from tests.server.engine.puppets import Ask, Stage
+from tests.server.engine.puppets import Ask, Stage, not_run
 
 MS = 1e-3
 
@@ -230,7 +230,7 @@ async def test_a_batch_that_cannot_be_started(make_stage: MakeStage) -> None:
 async def test_bytes_that_do_not_make_an_array(make_stage: MakeStage) -> None:
     """The service checks sizes before; were one to slip through, it is an answer and not a hang."""
     stage = make_stage()
-    ask = Ask(stage, [1], inf, None)
+    ask = Ask(stage, [1])
     ask.job.tensors = [b"odd"]
     stage.driver.submit(ask.job)
     assert (await ask.failure()).status is Status.INTERNAL
@@ -270,55 +270,65 @@ async def test_a_request_may_ask_again_from_its_callback(make_stage: MakeStage) 
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_stage: MakeStage) -> None:
-    """The time is what the queue takes at the pace of late, on all instances."""
+    """The time is what the queue takes at what batches have cost of late."""
     stage = make_stage(max_queued_rows=2, max_batch_size=2)
     first = stage.ask(0)
     batch = await stage.next_batch()
     queued = stage.ask(1, 2)
-    refused = stage.ask(3)
-    (outcome,) = refused.outcomes
-    assert isinstance(outcome, Refused)
-    assert outcome.reason is Refusal.QUEUE_FULL
-    assert outcome.retry_after == 0.001, "nothing has been measured yet"
-    batch.batch.started = batch.batch.ended = time.monotonic() + 10.0
-    batch._done(batch.batch, {"Y": batch.batch.inputs["X"]})
+    assert await stage.ask(3).outcome() == Refused(Reason.QUEUE_FULL, 0.001), "nothing has been measured yet"
+    stage.driver.scheduler.cost.seed(2, 10.0)
+    assert await stage.ask(4).outcome() == Refused(Reason.QUEUE_FULL, 10.0)
+    batch.finish()
     assert await first.answer() == [0]
-    (again,) = stage.ask(4).outcomes
-    assert isinstance(again, Refused)
-    # A fifth of the new measure, for the one batch in the queue.
-    assert again.retry_after == pytest.approx(2.0, rel=0.01)
     (await stage.next_batch()).finish()
     assert await queued.answer() == [1, 2]
-    assert stage.driver.counters.refused == {"queue_full": 2}
+    assert not_run(stage) == {"queue_full": 2}
 
 
 async def test_the_time_to_come_back_is_shared_by_the_instances(make_stage: MakeStage) -> None:
     """Twice as many instances, half the time."""
     stage = make_stage(max_queued_rows=4, max_batch_size=1, instances=2)
-    asks = [stage.ask(0), stage.ask(1)]
-    first, second = await stage.next_batch(), await stage.next_batch()
-    first.batch.started = first.batch.ended = time.monotonic() + 10.0
-    first._done(first.batch, {"Y": first.batch.inputs["X"]})
-    await asks[0].answer()
-    stage.ask(2)
-    third = await stage.next_batch()
+    stage.driver.scheduler.cost.seed(1, 10.0)
+    running = [stage.ask(0), stage.ask(1)]
+    batches = [await stage.next_batch(), await stage.next_batch()]
     queued = [stage.ask(number) for number in range(4)]
-    (refused,) = stage.ask(9).outcomes
-    assert isinstance(refused, Refused)
-    assert refused.retry_after == pytest.approx(4 * 2.0 / 2, rel=0.01)
-    second.finish()
-    third.finish()
+    assert await stage.ask(9).outcome() == Refused(Reason.QUEUE_FULL, 4 * 10.0 / 2)
+    for batch in batches:
+        batch.finish()
     for _ in queued:
         (await stage.next_batch()).finish()
+    assert [await ask.answer() for ask in running] == [[0], [1]]
+
+
+async def test_a_batch_teaches_what_it_cost(make_stage: MakeStage) -> None:
+    """From the beginning of its assembly to when its instance is back.
+
+    The first of a size is a cold one, and one that failed was cut short: they teach nothing.
+    """
+    stage = make_stage(max_batch_size=1)
+    cost = stage.driver.scheduler.cost
+    created = time.monotonic()
+    endings: list[Tensors | None] = [None, {}]
+    for outcome in endings:
+        ask = stage.ask(1)
+        (await stage.next_batch()).finish(outcome)
+        await ask.outcome()
+        assert cost.of(1) == 0
+    began = time.monotonic()
+    ask = stage.ask(2)
+    (await stage.next_batch()).finish()
+    await ask.answer()
+    assert 0 < cost.of(1) <= time.monotonic() - began
+    assert 0 < cost.margin <= time.monotonic() - created
 
 
 async def test_a_deadline_that_has_passed_is_refused_at_once(make_stage: MakeStage) -> None:
     """Nothing is queued for it."""
     stage = make_stage()
-    assert stage.ask(1, deadline=time.monotonic() - 1).outcomes == [Refused(Refusal.EXPIRED)]
+    assert await stage.ask(1, deadline=time.monotonic() - 1).outcome() == Refused(Reason.EXPIRED)
     await stage.pass_of_the_loop()
     assert not stage.running
-    assert stage.driver.counters.refused == {"expired": 1}
+    assert not_run(stage) == {"expired": 1}
 
 
 async def test_a_deadline_that_passes_in_the_queue(make_stage: MakeStage) -> None:
@@ -328,7 +338,7 @@ async def test_a_deadline_that_passes_in_the_queue(make_stage: MakeStage) -> Non
     batch = await stage.next_batch()
     deadline = time.monotonic() + 3 * MS
     doomed, patient = stage.ask(2, deadline=deadline), stage.ask(3)
-    assert await doomed.outcome() == Refused(Refusal.EXPIRED)
+    assert await doomed.outcome() == Refused(Reason.EXPIRED)
     assert time.monotonic() >= deadline
     batch.finish()
     assert (await stage.next_batch()).values == [3]
@@ -342,7 +352,7 @@ async def test_a_deadline_that_passes_in_the_model_changes_nothing(make_stage: M
     ask = stage.ask(1, deadline=deadline)
     batch = await stage.next_batch()
     waits = stage.ask(2, deadline=deadline + MS)
-    assert await waits.outcome() == Refused(Refusal.EXPIRED)
+    assert await waits.outcome() == Refused(Reason.EXPIRED)
     batch.finish()
     assert await ask.answer() == [1]
 
@@ -356,6 +366,7 @@ async def test_a_request_that_is_cancelled_in_the_queue_is_not_run(make_stage: M
     first = stage.ask(1)
     batch = await stage.next_batch()
     gone = stage.ask(2)
+    await stage.pass_of_the_loop()
     assert gone.cancel()
     assert not gone.cancel(), "only once"
     assert not gone.job.tensors, "its bytes are let go"
@@ -364,14 +375,14 @@ async def test_a_request_that_is_cancelled_in_the_queue_is_not_run(make_stage: M
     assert (await stage.next_batch()).values == [3]
     assert await first.answer() == [1]
     assert answered([gone, instead]) == [0, 0]
-    assert stage.driver.counters.refused == {"cancelled": 1}
+    assert not_run(stage) == {"cancelled": 1}
 
 
 async def test_a_request_that_is_cancelled_before_the_turn(make_stage: MakeStage) -> None:
     """In the same pass of the loop in which it came."""
     stage = make_stage()
     gone, stays = stage.ask(1), stage.ask(2)
-    gone.cancel()
+    assert gone.cancel()
     assert (await stage.next_batch()).values == [2]
     assert answered([gone, stays]) == [0, 0]
 
@@ -386,7 +397,7 @@ async def test_a_request_that_is_cancelled_in_its_batch_stays_there(make_stage: 
     assert await asks[0].answer() == [1]
     assert await asks[2].answer() == [3]
     assert answered(asks) == [1, 0, 1]
-    assert stage.driver.counters.refused == {}
+    assert not_run(stage) == {}
 
 
 async def test_cancelling_what_was_answered_does_nothing(make_stage: MakeStage) -> None:
@@ -396,9 +407,10 @@ async def test_cancelling_what_was_answered_does_nothing(make_stage: MakeStage) 
     (await stage.next_batch()).finish()
     await ask.answer()
     assert not ask.cancel()
-    refused = stage.ask(2, deadline=0.0)
-    assert not refused.cancel()
-    assert stage.driver.counters.refused == {"expired": 1}
+    late = stage.ask(2, deadline=0.0)
+    await late.outcome()
+    assert not late.cancel()
+    assert not_run(stage) == {"expired": 1}
 
 
 async def test_a_batch_may_be_cancelled_by_its_own_answers(make_stage: MakeStage) -> None:
@@ -430,15 +442,17 @@ async def test_a_drain_runs_what_is_queued_and_refuses_the_rest(make_stage: Make
     stage = make_stage(max_queue_delay=3600.0, max_batch_size=2)
     asks = [stage.ask(1), stage.ask(2), stage.ask(3)]
     batch = await stage.next_batch()
+    asks.append(stage.ask(3))
     told = drained(stage)
-    assert stage.ask(4).outcomes == [Refused(Refusal.DRAINING)]
+    assert await stage.ask(4).outcome() == Refused(Reason.DRAINING)
     batch.finish()
     last = await stage.next_batch()
+    assert last.values == [3, 3], "what came before the drain, though in the same pass of the loop, is run"
     assert told == []
     last.finish()
     await stage.pass_of_the_loop()
     assert told == ["idle"]
-    assert answered(asks) == [1, 1, 1]
+    assert answered(asks) == [1, 1, 1, 1]
 
 
 async def test_a_drain_is_over_once(make_stage: MakeStage) -> None:
@@ -483,6 +497,22 @@ async def test_a_drain_ends_when_the_last_request_is_cancelled(make_stage: MakeS
     assert await first.answer() == [1]
 
 
+async def test_a_drain_waits_for_the_answers(make_stage: MakeStage) -> None:
+    """It tells when the last of them is out, and not when the last instance is back."""
+    stage = make_stage(max_batch_size=1, instances=2)
+    ask, cancelled = stage.ask(1), stage.ask(2)
+    first, second = await stage.next_batch(), await stage.next_batch()
+    third = stage.ask(3)
+    await stage.pass_of_the_loop()
+    answers_when_told: list[list[int]] = []
+    stage.driver.drain(lambda: answers_when_told.append(answered([ask, cancelled])))
+    first.finish()  # the third waits for this instance, so the answer comes a little later
+    second.finish()
+    third.cancel()
+    await stage.pass_of_the_loop()
+    assert answers_when_told == [[1, 1]]
+
+
 async def test_close_closes_every_instance(make_stage: MakeStage) -> None:
     """And tells whether all of them came to an end."""
     stage = make_stage(instances=2)
@@ -505,6 +535,19 @@ async def test_a_model_that_hangs_is_told_by_close(make_stage: MakeStage) -> Non
 # ── statistics ────────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_the_next_batch_starts_before_the_last_ones_answers(make_stage: MakeStage) -> None:
+    """An instance does not idle while answers are written."""
+    stage = make_stage(max_batch_size=1)
+    first, second = stage.ask(1), stage.ask(2)
+    started: list[int] = []
+    first.on_answer = lambda: started.append(len(stage.running))
+    (await stage.next_batch()).finish()
+    assert await first.answer() == [1]
+    assert started == [1]
+    (await stage.next_batch()).finish()
+    assert await second.answer() == [2]
+
+
 async def test_statistics_count_requests_rows_and_batches(make_stage: MakeStage) -> None:
     """As the protocol has them: a batch of rows is one execution, each request one success."""
     stage = make_stage(max_batch_size=4, max_queued_rows=4)
@@ -516,6 +559,7 @@ async def test_statistics_count_requests_rows_and_batches(make_stage: MakeStage)
     batch = await stage.next_batch()
     for _ in range(5):
         stage.ask(5)
+    await stage.pass_of_the_loop()
     batch.finish()
     (await stage.next_batch()).finish()
     await stage.pass_of_the_loop()
@@ -527,7 +571,7 @@ async def test_statistics_count_requests_rows_and_batches(make_stage: MakeStage)
         assert duration.count == 7
         assert duration.seconds >= 0
     assert counters.fail.count == 0
-    assert counters.refused == {"queue_full": 1}
+    assert not_run(stage) == {"queue_full": 1}
     assert abs(counters.last_inference_ms - time.time() * 1000) < 60_000
 
 

@@ -15,11 +15,14 @@ from math import inf
 import numpy as np
 import pytest
 
-from penstock_server.engine.jobs import Refusal, Refused
+from penstock_scheduler import Reason
+from penstock_server.engine.jobs import Refused
 from penstock_server.errors import Failure
+from penstock_server.models.scheduling import Scheduling
+from penstock_server.models.spec import Batching
 from penstock_server.status import Status
 from tests.server.engine.conftest import MakeStage
-from tests.server.engine.puppets import Ask, PuppetBatch, Stage
+from tests.server.engine.puppets import Ask, PuppetBatch, Stage, not_run
 
 DELIBERATE = Failure(Status.ABORTED, "deliberate")
 UNFORESEEN = Failure(Status.INTERNAL, "internal error (error id 0)", unforeseen=True)
@@ -32,15 +35,32 @@ class History:
     def __init__(self, seed: int, make_stage: MakeStage) -> None:
         self.random = random.Random(seed)
         choose = self.random.choice
+        largest = choose([1, 2, 5, 8])
+        self.may_split = choose([True, True, False])
+        policy = choose(["eager", "fixed", "deadline"])
+        batching = choose([True, True, True, False])
+        self.may_split = self.may_split or not batching  # an option that has no meaning is not set
         self.stage: Stage = make_stage(
             instances=choose([1, 2, 3]),
-            max_batch_size=choose([1, 2, 5, 8]),
-            batching=choose([True, True, True, False]),
-            max_queue_delay=choose([0.0, 0.0, 0.0002]),
+            max_batch_size=largest,
+            batching_options=Batching(
+                enabled=batching,
+                max_queue_delay=0.0 if policy == "eager" else choose([0.0, 0.0, 0.0002]),
+                preserve_ordering=choose([True, False]),
+            ),
+            scheduling=Scheduling(
+                policy=policy,
+                split_oversize=self.may_split,
+                allowed_batch_sizes=choose([(), tuple(sorted({1, largest}))]) if batching else (),
+                slo=choose([inf, inf, 0.001, 60.0]),
+            ),
             max_queued_rows=choose([4, 10, 40]),
         )
+        self.may_split = self.may_split and self.stage.spec.batching.enabled
         self.asks: list[Ask] = []
         self.rows = 0
+        self.never_queued = 0
+        """Cancelled before their turn came."""
         self.forgotten: set[Ask] = set()
         """Cancelled before they were answered."""
 
@@ -58,15 +78,16 @@ class History:
         idle = [False]
         self.stage.driver.drain(lambda: idle.__setitem__(0, True))
         refused = self.ask()
-        assert refused.outcomes == [Refused(Refusal.DRAINING)]
         while not idle[0]:
             while self.stage.running:
                 self.end_a_batch()
             await self.stage.pass_of_the_loop()
+        assert refused in self.forgotten or refused.outcomes == [Refused(Reason.DRAINING)]
         self.check()
 
     def ask(self) -> Ask:
-        rows = self.random.randint(1, self.stage.spec.max_batch_size)
+        largest = self.stage.spec.max_batch_size
+        rows = self.random.randint(1, largest if self.random.random() < 0.7 or not self.may_split else 3 * largest)
         patience = self.random.choice([inf, inf, inf, 60.0, 0.0003, 0.0, -1.0])
         values = range(self.rows, self.rows + rows)
         self.rows += rows
@@ -93,6 +114,7 @@ class History:
             ask = self.random.choice(self.asks)
             answered = bool(ask.outcomes)
             first = ask not in self.forgotten
+            self.never_queued += first and not answered and ask.job in self.stage.driver._incoming
             assert ask.cancel() is (first and not answered)
             if not answered:
                 self.forgotten.add(ask)
@@ -133,15 +155,20 @@ class History:
         for ask in self.asks:
             ends[self.end_of(ask)] += 1
         counters = self.stage.driver.counters
-        refused = {reason: count for reason, count in counters.refused.items() if reason != "cancelled"}
-        assert refused == {reason: ends[reason] for reason in ("queue_full", "expired", "draining") if ends[reason]}
+        given_up = not_run(self.stage)
+        cancelled = given_up.pop("cancelled", 0)
+        reasons = ("queue_full", "expired", "hopeless", "draining", "too_many_rows")
+        assert given_up.keys() <= set(reasons)
+        # One may have been cancelled by the callback of another that was given up in the same turn.
+        assert all(given_up.get(reason, 0) >= ends[reason] for reason in reasons)
         ran = counters.success.count + counters.fail.count
-        assert ran + sum(counters.refused.values()) == len(self.asks), "each is counted once"
+        counted = ran + sum(given_up.values()) + cancelled + self.never_queued
+        assert counted == len(self.asks), "each is counted once"
         assert counters.success.count >= ends["outputs"] + ends["deliberate"]
         assert counters.fail.count >= ends["unforeseen"]
         assert counters.execution_count == sum(batch.compute_infer.count for batch in counters.batches.values())
         rows = sum(size * batch.compute_infer.count for size, batch in counters.batches.items())
-        assert counters.inference_count == rows
+        assert rows - statistics.padding_rows <= counters.inference_count <= rows
         assert max(counters.batches, default=0) <= self.stage.spec.max_batch_size
 
     def end_of(self, ask: Ask) -> str:

@@ -120,6 +120,16 @@ def test_every_instance_is_warmed_up(repository: Repository, recorded: list[str]
     assert recorded == [f"{instance}: (2, 2) 2 ('Y',)" for instance in (0, 0, 0, 1, 1, 1)]
 
 
+async def test_the_warm_up_says_what_a_batch_costs(repository: Repository) -> None:
+    """All its runs but the first of each instance, a cold one; so the first requests are scheduled like any others."""
+    repository.add("m", config=f"instance_group {{ count: 2 kind: KIND_CPU }} dynamic_batching {{}} {WARMUP}")
+    costs = prepared(repository).costs
+    assert [rows for rows, _ in costs] == [2] * 4
+    assert all(seconds > 0 for _, seconds in costs)
+    model = await load(repository.find("m"))
+    assert model.served[1].driver.scheduler.cost.of(2) > 0
+
+
 def test_a_warm_up_has_the_models_shapes(repository: Repository, recorded: list[str]) -> None:
     """Samples are written in the clients' shapes, and reshaped as a request would be."""
     repository.add("m", source(RECORD_RUN))

@@ -4,7 +4,7 @@ The texts themselves are held in tests/golden.
 """
 
 import struct
-from math import inf, prod
+from math import prod
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from penstock_proto import byte_tensors
 from penstock_proto import open_inference_pb2 as pb
 from penstock_proto.datatypes import DATATYPES
-from penstock_server.engine.assembly import gather
+from penstock_scheduler import Batch, FireReason
 from penstock_server.engine.jobs import Job
+from penstock_server.engine.slots import Slot
 from penstock_server.errors import Failure, InvalidRequest, NotFound, PenstockError, Unsupported
 from penstock_server.models.spec import Reshape
 from penstock_server.service.decode import Decoder, InferRequest, MalformedRequest
@@ -173,11 +174,12 @@ def check(decoded: InferRequest) -> None:
     assert plan.outputs
     assert len(plan.outputs) == len(plan.classes)
     hash(plan.key)
-    job = Job(plan, decoded.tensors, decoded.info, 0.0, inf, None)
-    arrays = gather([job, job] if its_spec.max_batch_size else [job], plan.rows * 2, its_spec.max_batch_size > 0)
+    job = Job(plan, decoded.tensors, decoded.info, 0.0, lambda outcome: None)
+    batch = Batch(plan.key, plan.length, [job], job.rows, FireReason.IDLE)
+    arrays = Slot(its_spec.batched).gather(batch)
     for each, shape, data in zip(plan.inputs, plan.shapes, decoded.tensors, strict=True):
         array = arrays[each.name]
-        assert array.shape == ((plan.rows * 2, *shape) if its_spec.max_batch_size else shape)
+        assert array.shape == ((plan.rows, *shape) if its_spec.max_batch_size else shape)
         assert array.dtype == each.datatype.numpy
         if each.datatype.itemsize:
             assert len(data) == each.datatype.itemsize * prod(shape) * plan.rows

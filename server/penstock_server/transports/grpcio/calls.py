@@ -62,9 +62,14 @@ def _head(method: str, context: Context) -> RequestHead:
     )
 
 
-async def _abort(context: Context, failure: Failure) -> None:
-    # Never inside a `try` that catches Exception: abort works by raising.
-    await context.abort(_STATUS_CODES[failure.status], status_message(failure.message), failure.trailers)
+async def _abort(context: Context, failure: Failure, trailers: Trailers = ()) -> None:
+    # Abort works by raising; no `try` around it may catch that.
+    code, message = _STATUS_CODES[failure.status], status_message(failure.message)
+    try:
+        await context.abort(code, message, failure.trailers + trailers)
+    except aio.InternalError:
+        # The call has ended meanwhile, by its deadline say: there is nobody to tell, and nothing to log.
+        raise asyncio.CancelledError from None
 
 
 def unary_handler(method: Unary, path: str, calls: Calls) -> Handler:
@@ -77,7 +82,7 @@ def unary_handler(method: Unary, path: str, calls: Calls) -> Handler:
         finally:
             calls.ended()
         if isinstance(outcome, Failure):
-            await _abort(context, outcome)
+            await _abort(context, outcome, trailers)
             raise AssertionError("abort raises")
         if trailers:
             context.set_trailing_metadata(trailers)

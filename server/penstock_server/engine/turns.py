@@ -1,0 +1,64 @@
+"""The turns of a scheduler, or of a device that several share: the only place where their time is real.
+
+    admit all that came in ─▶ poll ─▶ perform each effect ─▶ set the alarm for the next turn
+
+One *turn* serves everything that came in during one pass of the loop: a batch for free.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from penstock_scheduler import Device, Drop, Release, Scheduler, Start
+from penstock_server.engine.jobs import Job
+from penstock_server.engine.wakeup import WakeUp
+
+if TYPE_CHECKING:
+    from penstock_server.engine.driver import Driver
+
+
+class Turns:
+    """Gives the schedulers of one device, or one of its own, their turns. Lives on the loop that made it."""
+
+    def __init__(self, source: Scheduler[Job] | Device[Job]) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._wakeup = WakeUp(self._loop, self._turn)
+        self._is_due = False
+        self._drivers: list[Driver] = []
+
+    def add(self, driver: "Driver") -> None:
+        """Serve this driver's scheduler too."""
+        self._drivers.append(driver)
+
+    def remove(self, driver: "Driver") -> None:
+        """Forget a driver that is closed; the last one takes the alarm with it."""
+        if driver in self._drivers:
+            self._drivers.remove(driver)
+        if not self._drivers:
+            self._wakeup.close()
+
+    def soon(self) -> None:
+        """Take a turn at the end of this pass of the loop."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_due = False
+        now = time.monotonic()
+        for driver in self._drivers:
+            driver.admit(now)
+        effects = self._source.poll(now)
+        # The batches first: then no callback of a dropped request comes between a batch and its assembly.
+        for effect in effects:
+            if isinstance(effect, Start):
+                effect.batch.tickets[0].plan.version.driver.start(effect.batch)
+        for effect in effects:
+            if isinstance(effect, Drop):
+                effect.ticket.plan.version.driver.drop(effect.ticket, effect.reason)
+            elif isinstance(effect, Release):
+                effect.ticket.plan.version.driver.release(effect.ticket)
+        self._wakeup.set(self._source.next_wakeup())
+        for driver in list(self._drivers):
+            driver.tell_if_idle()
