@@ -10,14 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
+from penstock_scheduler import Bounds
 from penstock_server import __version__
 from penstock_server.app.settings import ServerSettings, TransportName
+from penstock_server.app.trace import TraceRecorder
 from penstock_server.backends.base import Backend
 from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
+from penstock_server.engine.driver import SharedDevice
 from penstock_server.engine.loading import LoadSettings, load_model
 from penstock_server.engine.versions import Models
 from penstock_server.errors import LoadError
@@ -66,7 +70,11 @@ def load_settings(settings: ServerSettings) -> LoadSettings:
     size = settings.max_batch_size
     if size is None:
         size = _SINGLE_FILE_BATCH_SIZE if single else _REPOSITORY_BATCH_SIZE
-    return LoadSettings(default_max_batch_size=size, max_queued_rows=settings.max_queued_rows)
+    return LoadSettings(
+        default_max_batch_size=size,
+        max_queued_rows=settings.max_queued_rows,
+        max_queued_bytes=settings.max_queued_bytes,
+    )
 
 
 class PenstockServer:
@@ -79,6 +87,7 @@ class PenstockServer:
         self._budget = ByteBudget(settings.max_inflight_bytes)
         self._transport: Transport | None = None
         self._metrics: MetricsServer | None = None
+        self._trace: TraceRecorder | None = None
         self.port = 0
         """The port of gRPC, once started."""
         self.metrics_port = 0
@@ -94,13 +103,19 @@ class PenstockServer:
         """
         self._check_addresses()
         sources = find_models(self.settings)
-        loading = load_settings(self.settings)
+        loading = replace(
+            load_settings(self.settings),
+            bounds=Bounds(self.settings.max_total_queued_rows, self.settings.max_inflight_bytes),
+            device=None if self.settings.max_running is None else SharedDevice(self.settings.max_running),
+        )
         known_backends = backends()
         try:
             if self.settings.metrics_port is not None:
                 # First of all: probes see a server that is live and not ready while models load.
                 self._metrics = self._start_metrics(self.settings.metrics_port)
                 self.metrics_port = self._metrics.port
+            if self.settings.record_trace is not None:
+                self._trace = TraceRecorder(self.settings.record_trace, time.monotonic(), self.settings.record_limit)
             for source in sources:
                 self.models.add(await load_model(source, known_backends, loading))
             transport = _TRANSPORTS[self.settings.transport_name]
@@ -127,6 +142,8 @@ class PenstockServer:
         ]
         if self._metrics is not None:
             await self._metrics.close()
+        if self._trace is not None:
+            await asyncio.to_thread(self._trace.close)
         return drained and all(closed)
 
     def _check_addresses(self) -> None:
@@ -137,7 +154,14 @@ class PenstockServer:
     def _methods(self) -> Methods:
         dialect = self.settings.compat.dialect
         decoder = Decoder(self.models, dialect)
-        inference = Inference(decoder, dialect, self._budget, self.settings.transport.max_message_bytes)
+        inference = Inference(
+            decoder,
+            dialect,
+            self._budget,
+            self.settings.transport.max_message_bytes,
+            self.settings.tenant_key,
+            None if self._trace is None else self._trace.record,
+        )
         methods: dict[str, Unary | Stream] = {}
         methods |= V2Service(self.models, self.state, dialect, inference, __version__).methods()
         methods |= HealthService(self.state, dialect).methods()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from penstock_server.app.trace import DEFAULT_LIMIT
 from penstock_server.service.dialect import PENSTOCK, TRITON, Dialect
 from penstock_server.transports.base import TransportSettings
 
@@ -40,8 +41,19 @@ class ServerSettings:
     max_batch_size: int | None = None
     """For models that do not say; None: 64 for a single file, 4 in a repository, as Triton."""
     max_queued_rows: int = 4096
-    """The bound of each model's queue, in rows."""
+    max_queued_bytes: int = 1 << 30
+    """The bounds of each model's queue."""
+    max_total_queued_rows: int = 1 << 20
+    """The bound of all queues together."""
+    max_running: int | None = None
+    """Batches that run at once over all models, which then take turns. None: each model by itself."""
+    tenant_key: str = ""
+    """The metadata key that names a request's tenant; empty: there are no tenants."""
     max_inflight_bytes: int = 1 << 30
     """Of requests that are held at once, over all models."""
     drain_seconds: float = 30.0
     """How long a drain may take before calls are cut off."""
+    record_trace: Path | None = None
+    """Where to write a trace of the requests that come in; None: nowhere."""
+    record_limit: int = DEFAULT_LIMIT
+    """Requests after which the trace ends."""

@@ -15,6 +15,7 @@ from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
 from penstock_server.app.run import NothingServed, run_until_signal
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
+from penstock_server.app.trace import DEFAULT_LIMIT
 from penstock_server.cli.addresses import bracketed, is_loopback
 from penstock_server.cli.output import fail
 from penstock_server.cli.pems import check_authority, check_pair
@@ -35,7 +36,8 @@ _LARGEST_PORT = 65535
 _LONGEST_DRAIN = 24 * 3600.0
 
 # The panels of --help.
-_WHERE, _TLS, _MODELS, _BOUNDS, _LOGS = "Where to listen", "TLS", "Models and protocol", "Bounds", "Logs"
+_WHERE, _TLS, _MODELS, _BOUNDS = "Where to listen", "TLS", "Models and protocol", "Bounds"
+_LOGS = "Logs and traces"
 
 
 def _option(
@@ -111,6 +113,26 @@ def serve(
     max_queue_rows: Annotated[
         int, _option("Rows that may wait for each model.", _BOUNDS, metavar="ROWS", min=1)
     ] = 4096,
+    max_queue_bytes: Annotated[
+        int,
+        _option("Bytes that may wait for each model.", _BOUNDS, metavar="BYTES", min=1024, show_default="1 GiB"),
+    ] = 1 << 30,
+    max_total_queue_rows: Annotated[
+        int, _option("Rows that may wait for all models.", _BOUNDS, metavar="ROWS", min=1, show_default="1048576")
+    ] = 1 << 20,
+    max_running: Annotated[
+        int | None,
+        _option(
+            "Batches that run at once over all models, which then take turns.",
+            _BOUNDS,
+            metavar="BATCHES",
+            min=1,
+            show_default="each model by itself",
+        ),
+    ] = None,
+    tenant_key: Annotated[
+        str, _option("The metadata key that names a request's tenant.", _MODELS, metavar="KEY", show_default="none")
+    ] = "",
     max_message_bytes: Annotated[
         int | None,
         _option(
@@ -138,6 +160,13 @@ def serve(
     ] = 30.0,
     log_level: Annotated[LogLevel, _option("How much to log.", _LOGS)] = LogLevel.INFO,
     log_format: Annotated[LogFormat, _option("Text for people, JSON for collectors.", _LOGS)] = LogFormat.TEXT,
+    record_trace: Annotated[
+        Path | None,
+        _option("Write when requests come in, for `penstock simulate`.", _LOGS, metavar="FILE"),
+    ] = None,
+    record_limit: Annotated[
+        int, _option("Requests after which the trace ends.", _LOGS, metavar="N", min=1)
+    ] = DEFAULT_LIMIT,
 ) -> int:
     """Serve models over gRPC.
 
@@ -170,8 +199,14 @@ def serve(
         reflection=reflection,
         max_batch_size=max_batch_size,
         max_queued_rows=max_queue_rows,
+        max_queued_bytes=max_queue_bytes,
+        max_total_queued_rows=max_total_queue_rows,
+        max_running=max_running,
+        tenant_key=tenant_key.lower(),
         max_inflight_bytes=max_inflight_bytes,
         drain_seconds=drain_seconds,
+        record_trace=record_trace,
+        record_limit=record_limit,
     )
     try:
         drained = run_until_signal(settings, _announce)

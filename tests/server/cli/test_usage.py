@@ -22,7 +22,7 @@ from penstock_server.examples import REPOSITORY
 from penstock_server.transports.base import DEFAULT_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_BYTES, TlsSettings
 from tests.server.cli.conftest import Ear
 
-COMMANDS = ("serve", "check", "infer", "demo", "version")
+COMMANDS = ("serve", "check", "infer", "simulate", "demo", "version")
 
 
 @pytest.fixture
@@ -104,6 +104,7 @@ def test_a_wrong_call_is_told_in_one_line(
         ("--drain-seconds", "-1"),
         ("--drain-seconds", "nan"),
         ("--drain-seconds", "inf"),
+        ("--record-limit", "0"),
         ("--compat", "Triton 3"),
         ("--log-level", "loud"),
         ("--log-format", "xml"),
@@ -284,9 +285,15 @@ OPTIONS: Mapping[str, tuple[str, Callable[[ServerSettings], object], object]] = 
     "compat": ("triton", lambda s: (s.compat, s.transport.max_message_bytes), (Compat.TRITON, LARGEST_MESSAGE_BYTES)),
     "reflection": ("true", lambda s: s.reflection, True),
     "max_queue_rows": ("77", lambda s: s.max_queued_rows, 77),
+    "max_queue_bytes": ("8192", lambda s: s.max_queued_bytes, 8192),
+    "max_total_queue_rows": ("99", lambda s: s.max_total_queued_rows, 99),
+    "max_running": ("2", lambda s: s.max_running, 2),
+    "tenant_key": ("X-Tenant", lambda s: s.tenant_key, "x-tenant"),
     "max_message_bytes": ("2048", lambda s: s.transport.max_message_bytes, 2048),
     "max_inflight_bytes": ("4096", lambda s: s.max_inflight_bytes, 4096),
     "drain_seconds": ("1.5", lambda s: s.drain_seconds, 1.5),
+    "record_trace": ("t.jsonl", lambda s: s.record_trace, Path("t.jsonl")),
+    "record_limit": ("99", lambda s: s.record_limit, 99),
 }
 """For each option of `serve`: a value, where it shows in the settings, and as what. TLS and logs are apart."""
 
