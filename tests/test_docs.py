@@ -19,7 +19,7 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "proto/**/*.md", "server/**/*.md", "clients/**/*.md", "tests/**/*.md")
     for page in REPOSITORY.glob(pattern)
 )
-COMMANDS = ("serve", "check", "infer", "demo", "version")
+COMMANDS = ("serve", "check", "infer", "simulate", "demo", "version")
 REFERENCE = REPOSITORY / "docs" / "reference" / "command-line.md"
 # The pages for users, where an option that stands alone is one of Penstock's.
 MANUAL = [page for page in PAGES if page.parent == REPOSITORY or page.is_relative_to(REPOSITORY / "docs")]
@@ -101,7 +101,7 @@ def test_options_in_prose_exist(page: Path, options: dict[str, set[str]]) -> Non
     assert named - known == set()
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "infer"])
+@pytest.mark.parametrize("command", ["serve", "check", "infer", "simulate"])
 def test_the_reference_lists_every_option(command: str, options: dict[str, set[str]]) -> None:
     """The table of a command has all its options and no others."""
     section = REFERENCE.read_text(encoding="utf-8").split(f"\n## penstock {command}\n")[1].split("\n## ")[0]
@@ -111,7 +111,8 @@ def test_the_reference_lists_every_option(command: str, options: dict[str, set[s
 
 def test_the_reference_names_the_variable_of_every_option() -> None:
     """Each option of `serve` stands beside its own variable."""
-    rows = re.findall(r"^\| `(--[a-z-]+)`[^|]*\| `(\w+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    section = REFERENCE.read_text(encoding="utf-8").split("\n## penstock serve\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(--[a-z-]+)`[^|]*\| `(\w+)` \|", section, re.MULTILINE)
     assert rows
     for option, variable in rows:
         assert variable == "PENSTOCK_" + option.removeprefix("--").replace("-", "_").upper()
