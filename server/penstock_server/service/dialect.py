@@ -24,10 +24,15 @@ class Limits:
     string_length: int = 4096
     head_bytes: int = 1 << 20
     """All of a request but its tensors' data. A parser may need 40 times as much memory."""
-    typed_bytes: int = 8 << 20
-    """Data in typed contents, whose elements are handled one by one. Raw contents have no such limit."""
-    string_elements: int = 1 << 20
-    """Elements of a BYTES tensor, which are handled one by one too."""
+    typed_bytes: int = 1 << 20
+    """Data in typed contents of all inputs. The parser and we go over its elements one by one, on the loop, and all
+    other clients wait meanwhile. Raw contents have no such limit."""
+    typed_fields: int = 1 << 16
+    """Elements of `bytes_contents` of all inputs. An empty one has two bytes in the message, in the parser hundreds.
+    Numbers outside a packed array count, too; no client sends them so."""
+    string_elements: int = 1 << 17
+    """Elements of a BYTES tensor, whatever way it comes in: each becomes an object, on the loop. A million of them
+    kept the other clients waiting for most of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,14 @@ class Dialect:
                 return Failure(Status.PERMISSION_DENIED, prefix + "the tenant is not known to this model")
             case _:
                 return Failure(Status.INVALID_ARGUMENT, prefix + _WRONG[refused.reason])
+
+    @property
+    def too_many_bytes(self) -> Failure:
+        """What a client is told whose request does not fit into the server's memory now."""
+        text = "the server holds as many bytes of requests as it may"
+        if not self.honest_overload:
+            return Failure(Status.UNAVAILABLE, text)
+        return Failure(Status.RESOURCE_EXHAUSTED, text, (("grpc-retry-pushback-ms", "50"),))
 
     def _queue_full(self, prefix: str, retry_after: float) -> Failure:
         text = prefix + "Exceeds maximum queue size"

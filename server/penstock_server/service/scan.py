@@ -4,12 +4,14 @@
 
 This has two ends. Tensor bytes never go through the protobuf parser: they stay views of the message
 until they are copied once, into their batch. And what a request will cost is known before it is paid:
-a megabyte of empty `inputs` entries becomes 41 MiB of objects in a parser, so fields are counted first.
+a megabyte of empty `inputs` entries becomes 41 MiB of objects in a parser, and one of empty `bytes_contents`
+60 MiB, so both are counted first.
 
 The wire format is a run of (tag, value); a tag is `number << 3 | type`. Source:
 https://protobuf.dev/programming-guides/encoding
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock_server.errors import InvalidRequest
@@ -51,7 +53,7 @@ def scan(message: bytes | memoryview, limits: Limits | None) -> Scanned:
     raw: list[memoryview] = []
     kept: list[memoryview] = []  # runs of the head between raw contents
     counts = {_PARAMETERS: 0, _INPUT: 0, _OUTPUT: 0, _RAW: 0}
-    typed_bytes = 0
+    typed_bytes = typed_fields = 0
     run = offset = 0
     size = len(data)
     while offset < size:
@@ -76,7 +78,9 @@ def scan(message: bytes | memoryview, limits: Limits | None) -> Scanned:
             kept.append(data[run:start])
             run = offset
         elif tag == _INPUT and limits is not None:
-            typed_bytes += _typed_bytes(data[value:offset])
+            for contents in _typed_contents(data[value:offset]):
+                typed_bytes += len(contents)
+                typed_fields = _count_fields(contents, typed_fields, limits.typed_fields)
     kept.append(data[run:])
     head = b"".join(kept)
     if limits is not None:
@@ -105,9 +109,9 @@ def _check_sizes(head_bytes: int, typed_bytes: int, limits: Limits) -> None:
         )
 
 
-def _typed_bytes(tensor: memoryview) -> int:
-    """Bytes of typed contents in an `inputs` entry."""
-    total = fields = offset = 0
+def _typed_contents(tensor: memoryview) -> Iterator[memoryview]:
+    """The typed contents of an `inputs` entry. There may be several: a parser merges them."""
+    fields = offset = 0
     while offset < len(tensor):
         fields += 1
         if fields > _MAX_TENSOR_FIELDS:
@@ -118,11 +122,30 @@ def _typed_bytes(tensor: memoryview) -> int:
             continue
         length, value = _varint(tensor, offset)
         offset = value + length
+        if offset > len(tensor):
+            raise Malformed
         if tag == _CONTENTS:
-            total += length
-    if offset > len(tensor):
+            yield tensor[value:offset]
+
+
+def _count_fields(contents: memoryview, fields: int, most: int) -> int:
+    """`fields` and those of these contents: elements of `bytes_contents`, packed arrays, numbers without an array."""
+    offset = 0
+    while offset < len(contents):
+        fields += 1
+        if fields > most:  # told here and not at the end: the walk itself costs the loop its time
+            raise InvalidRequest(
+                f"the request has more than {most} elements in bytes_contents: send the data in raw_input_contents"
+            )
+        tag, offset = _varint(contents, offset)
+        if tag & 7 != _BYTES:
+            offset = _skip(contents, offset, tag)
+            continue
+        length, value = _varint(contents, offset)
+        offset = value + length
+    if offset > len(contents):
         raise Malformed
-    return total
+    return fields
 
 
 def _varint(data: memoryview, offset: int) -> tuple[int, int]:

@@ -173,6 +173,48 @@ def test_the_size_of_typed_contents() -> None:
     )
 
 
+def test_the_elements_of_typed_contents() -> None:
+    """Counted over all inputs before they are parsed: four million empty strings are 8 MiB, and a gigabyte parsed."""
+    element = field(8, b"")
+    half = LIMITS.typed_fields // 2
+    scan(field(5, field(5, element * half)) * 2, LIMITS)
+    scan(field(5, field(5, element * half) * 2), LIMITS)  # a parser merges the two
+    for flood in (
+        field(5, field(5, element * half)) * 2 + field(5, field(5, element)),
+        field(5, field(5, element * half) * 2 + field(5, element)),
+        field(5, field(5, b"\x10\x00" * (LIMITS.typed_fields + 1))),  # int_contents that are not packed
+        field(5, field(5, element * (4 << 20))),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            scan(flood, LIMITS)
+        assert caught.value.message == (
+            "the request has more than 65536 elements in bytes_contents: send the data in raw_input_contents"
+        )
+        scan(flood, None)
+
+
+def test_a_packed_array_is_one_element() -> None:
+    """Its numbers take no more memory than in the message, and `typed_bytes` bounds them."""
+    scan(field(5, field(5, field(6, bytes(4 * 200_000)))), LIMITS)
+
+
+@given(st.binary(max_size=30))
+def test_the_inside_of_contents_is_scanned_or_refused(inside: bytes) -> None:
+    """As that of an input: counting may meet anything."""
+    message = field(5, field(5, inside))
+    try:
+        head = scan(message, LIMITS).head
+    except Malformed:
+        assert has_groups(inside) or parsed(message) is None
+        return
+    assert head == message
+
+
+def test_the_default_limits_are_those_of_the_reference() -> None:
+    """docs/reference/limits.md states them."""
+    assert (LIMITS.typed_bytes, LIMITS.typed_fields, LIMITS.string_elements) == (1 << 20, 65_536, 131_072)
+
+
 def test_typed_contents_do_not_hide_other_bytes() -> None:
     """What is in an input beside its contents counts as head: a long name, a long shape."""
     long = Input(name="x" * 200).SerializeToString()
