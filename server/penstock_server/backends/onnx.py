@@ -280,5 +280,6 @@ def _number(config: ModelConfig, parameter: str, largest: int, model: str) -> in
     text = config.parameters[parameter].string_value if parameter in config.parameters else "0"
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) > largest:
         field = f"parameters['{parameter}']"
-        raise LoadError(f"must be a whole number from 0 to {largest}, not '{text}'", model=model, field=field)
+        reason = f"must be a whole number from 0 to {largest}, not '{text}'"
+        raise LoadError(reason, model=model, file=f"{model}/config.pbtxt", field=field)
     return int(text)

@@ -110,8 +110,6 @@ class PythonFile:
         except BaseException as error:
             for instance in made:
                 close(instance, f"an instance of model '{self._files.model}'")
-            if not isinstance(error, Exception | SystemExit):
-                raise
             reason = f"load() of {self._class.__name__} raised {type(error).__name__}: {error}"
             raise LoadError(reason, model=self._files.model, file=str(self._files.path)) from error
         return made
@@ -155,7 +153,9 @@ def _model_class(model: str, path: Path) -> type[PythonModel]:
     sys.modules[name] = module  # dataclasses and pickle look their module up by name
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except (
+        BaseException
+    ) as error:  # models are loaded off the main thread, so even KeyboardInterrupt is the model's own
         del sys.modules[name]
         raise LoadError(f"it raised {type(error).__name__}: {error}", model=model, file=str(path)) from error
     classes = [

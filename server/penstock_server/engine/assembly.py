@@ -8,10 +8,10 @@ parts come from several batches, is joined.
 
 from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
+from typing import cast
 
 import numpy as np
 
-from penstock_server.backends.base import Tensors
 from penstock_server.engine.jobs import Job, Outputs
 from penstock_server.models.spec import ModelSpec
 from penstock_server.tensors.codec import Array
@@ -22,16 +22,28 @@ class BadOutput(Exception):
     """A model returned something else than its config promises. For the log, not for clients."""
 
 
-def check_outputs(outputs: Tensors, wanted: Collection[int], spec: ModelSpec, rows: int) -> dict[int, Array]:
-    """The wanted outputs by index, in the clients' shapes. BadOutput if one is not what the config promises."""
+def check_outputs(outputs: object, wanted: Collection[int], spec: ModelSpec, rows: int) -> dict[int, Array]:
+    """The wanted outputs by index, in the clients' shapes. BadOutput if one is not what the config promises.
+
+    `outputs` is what a model returned. Models are written without a type checker: it may be anything.
+    """
+    if not isinstance(outputs, Mapping):
+        raise BadOutput(f"the model returned {_kind(outputs)}, not a dict of arrays by the outputs' names")
+    arrays = cast("Mapping[str, object]", outputs)
     checked: dict[int, Array] = {}
     for index in wanted:
         tensor = spec.outputs[index]
-        array = outputs.get(tensor.name)
+        array = arrays.get(tensor.name)
         if array is None:
             raise BadOutput(f"output '{tensor.name}' is missing")
-        checked[index] = _check(array, tensor, spec, rows)
+        if not isinstance(array, np.ndarray | np.generic):  # what numpy computes of arrays without axes are generics
+            raise BadOutput(f"output '{tensor.name}' is {_kind(array)}, not a numpy array")
+        checked[index] = _check(cast("Array", array), tensor, spec, rows)
     return checked
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _check(array: Array, tensor: TensorSpec, spec: ModelSpec, rows: int) -> Array:

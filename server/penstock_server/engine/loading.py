@@ -12,6 +12,9 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_scheduler import Bounds, Settings
@@ -26,7 +29,7 @@ from penstock_server.models.completion import complete_config
 from penstock_server.models.labels import load_labels
 from penstock_server.models.repository import ModelSource
 from penstock_server.models.spec import ModelSpec, model_spec
-from penstock_server.models.warmup import WarmupSample, warmup_samples
+from penstock_server.models.warmup import MAX_ELEMENTS, WarmupSample, warmup_samples
 
 _log = logging.getLogger(__name__)
 
@@ -92,13 +95,18 @@ async def _load_version(
 
 
 def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], settings: LoadSettings) -> Prepared:
-    """Load one version and warm it up. Blocks. Raises LoadError, which names file, field and reason."""
+    """Load one version and warm it up. Raises LoadError, which names file, field and reason, and nothing else.
+
+    Blocks, in a thread that is not the main one: there a KeyboardInterrupt would be the operator's, here it is the
+    model's.
+    """
     files = ModelFiles(source.name, version, source.versions[version])
     try:
         backend = backends.get(source.config.backend)
         if backend is None:
             known = ", ".join(sorted(backends))
-            raise LoadError(f"unknown backend '{source.config.backend}' (there are: {known})", field="backend")
+            reason = f"unknown backend '{source.config.backend}' (there are: {known})"
+            raise LoadError(reason, model=source.name, file=_config_file(source.name), field="backend")
         opened = backend.open(files, source.config)
         config = complete_config(
             source.config, opened.signature, default_max_batch_size=settings.default_max_batch_size
@@ -116,14 +124,16 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         try:
             for sample in samples:
                 for instance in instances:
-                    costs += _warm_up(instance, spec, sample, files)
+                    costs += _warm_up(instance, spec, sample)
         except BaseException:
             for instance in instances:
                 close(instance, f"an instance of model '{source.name}'")
             raise
     except LoadError:
         raise
-    except (Exception, SystemExit) as error:  # a model may even try to exit
+    except (
+        BaseException
+    ) as error:  # a model may raise SystemExit, KeyboardInterrupt, CancelledError; the others load on
         raise LoadError(f"{type(error).__name__}: {error}", model=source.name, file=str(files.path)) from error
     return Prepared(version, config, spec, scheduling, instances, costs)
 
@@ -141,25 +151,58 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
     return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)
 
 
-def _warm_up(
-    instance: ModelInstance, spec: ModelSpec, sample: WarmupSample, files: ModelFiles
-) -> Iterator[tuple[int, float]]:
+def why_zeros_fail(prepared: Prepared) -> str | None:
+    """Run one row of zeros through an instance; None if it is answered, or too large to be tried. Blocks.
+
+    For a dry run of models without warm-up samples. Zeros may be no valid input, so a failure proves nothing.
+    Axes of any length are 1, or as long as the smallest length bucket.
+    """
+    spec = prepared.spec
+    buckets = spec.scheduling.length_buckets
+    free = min(buckets) if buckets else 1
+    inputs: Tensors = {}
+    for tensor in spec.inputs:
+        is_mask = tensor.name == spec.scheduling.length_mask_input
+        if tensor.optional and not is_mask:
+            continue
+        shape = tuple(free if axis == -1 else axis for axis in ((1, *tensor.shape) if spec.batched else tensor.shape))
+        if prod(shape) > MAX_ELEMENTS:
+            return None
+        inputs[tensor.name] = np.full(shape, 0 if tensor.datatype.itemsize else b"", tensor.datatype.numpy)
+        if is_mask:
+            inputs[tensor.name] += 1
+    return _why_it_fails(prepared.instances[0], spec, WarmupSample("zeros", 1, inputs, 1))
+
+
+def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample) -> Iterator[tuple[int, float]]:
     """Run a sample as often as it says. Yields rows and seconds of each run but the first, which is a cold one."""
-    wanted = range(len(spec.outputs))
-    request = RequestInfo(sample.rows, outputs=tuple(tensor.name for tensor in spec.outputs))
     for run in range(sample.count):
-        batch = ModelBatch(_as_model_takes(sample.inputs, spec), sample.rows, [request])
         began = time.monotonic()
-        try:
-            check_outputs(instance.run(batch), wanted, spec, sample.rows)
-        except (BadOutput, ModelError) as error:
+        reason = _why_it_fails(instance, spec, sample)
+        if reason is not None:
             raise LoadError(
-                f"warm-up '{sample.name}' failed: {error}", model=files.model, file=str(files.path)
-            ) from error
-        for failure in batch.failures.values():
-            raise LoadError(f"warm-up '{sample.name}' failed: {failure.message}", model=files.model)
+                f"warm-up '{sample.name}' failed: {reason}",
+                model=spec.name, file=_config_file(spec.name), field="model_warmup",
+            )  # fmt: skip
         if run:
             yield (sample.rows, time.monotonic() - began)
+
+
+def _why_it_fails(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample) -> str | None:
+    """Run a sample once. None if all outputs are there and as they should be."""
+    request = RequestInfo(sample.rows, outputs=tuple(tensor.name for tensor in spec.outputs))
+    batch = ModelBatch(_as_model_takes(sample.inputs, spec), sample.rows, [request])
+    try:
+        check_outputs(instance.run(batch), range(len(spec.outputs)), spec, sample.rows)
+    except (BadOutput, ModelError) as error:
+        return str(error)
+    except BaseException as error:  # as in `prepare`
+        return f"{type(error).__name__}: {error}"
+    return batch.failures[0].message if batch.failures else None
+
+
+def _config_file(model: str) -> str:
+    return f"{model}/config.pbtxt"
 
 
 def _as_model_takes(inputs: Tensors, spec: ModelSpec) -> Tensors:

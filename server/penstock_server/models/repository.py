@@ -61,6 +61,8 @@ def scan(root: Path) -> Repository:
         folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise LoadError(f"cannot read the model repository: {error.strerror}", file=str(root)) from None
+    if (root / CONFIG).is_file():
+        raise LoadError("this is one model's folder; give its parent", file=str(root))
     return Repository(root, {folder.name: _read_model(root, folder) for folder in folders})
 
 

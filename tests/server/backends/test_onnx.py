@@ -309,6 +309,7 @@ def test_settings_that_are_refused(workshop: OnnxWorkshop, name: str, text: str)
     with pytest.raises(LoadError, match=f"must be a whole number from 0 to [0-9]+, not '{text}'$") as caught:
         opened(workshop, made).instances(made.config, 1)
     assert (caught.value.model, caught.value.field) == (made.files.model, f"parameters['{name}']")
+    assert caught.value.file == f"{made.files.model}/config.pbtxt"
 
 
 @pytest.mark.parametrize(

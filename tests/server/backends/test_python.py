@@ -72,10 +72,15 @@ class PythonWorkshop:
             (self.make("not python at all"), "SyntaxError"),
             (self.make("import no_such_module"), "No module named 'no_such_module'"),
             (self.make("raise SystemExit('no')"), "SystemExit: no"),
+            (self.make("raise KeyboardInterrupt('no')"), "KeyboardInterrupt: no"),
             (self.make("x = 1"), "exactly one subclass of PythonModel, found: none"),
             (self.make(two), "exactly one subclass of PythonModel, found: Model, Other"),
             (self.make(source(IDENTITY, load="raise OSError('no weights')")), r"load\(\) of Model .* no weights"),
             (self.make(source(IDENTITY, load="raise SystemExit(3)")), r"load\(\) of Model raised SystemExit: 3"),
+            (
+                self.make(source(IDENTITY, load="import asyncio; raise asyncio.CancelledError()")),
+                r"load\(\) of Model raised CancelledError",
+            ),
         ]
 
 

@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 from penstock_client import Client, Health, InferenceError
 from penstock_server.cli import main
 from penstock_server.examples import REPOSITORY, all_examples
+from tests.server.backends.python_models import write
 from tests.server.cli.conftest import Ear, copy_of
 from tests.server.cli.processes import Server, penstock, serving
 
@@ -304,6 +305,8 @@ def test_check_tells_that_a_model_fails_to_close(tmp_path: Path, said: Ear) -> N
     (tmp_path / "sloppy/1/model.py").write_text(
         "from penstock_server.backends.python import PythonModel\n"
         "class Sloppy(PythonModel):\n"
+        "    def infer(self, inputs, batch):\n"
+        "        return {'Y': inputs['X']}\n"
         "    def close(self):\n"
         "        raise RuntimeError('left open\\nok  sloppy')\n"
     )
@@ -312,6 +315,48 @@ def test_check_tells_that_a_model_fails_to_close(tmp_path: Path, said: Ear) -> N
     assert (first, count) == ("BAD sloppy version 1", "0 good, 1 bad")
     assert error == "    error: closing it raised RuntimeError: left open"
     assert continued == "      ok  sloppy"
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "asyncio.CancelledError"])
+def test_a_model_cannot_interrupt_anybody(iris: Path, said: Ear, error: str) -> None:
+    """It is checked and told like any other bad model, and so are those that follow it."""
+    (iris / "bad/1").mkdir(parents=True)
+    (iris / "bad/1/model.py").write_text(f"import asyncio\nraise {error}\n")
+    assert main.run(["check", str(iris)]) == 1
+    lines = said().out.splitlines()
+    assert lines[0] == "BAD bad version 1"
+    assert f"bad/1/model.py: it raised {error.removeprefix('asyncio.')}" in lines[1]
+    assert lines[-1] == "1 good, 1 bad"
+
+
+def test_an_operator_can_interrupt_a_check(tmp_path: Path) -> None:
+    """Ctrl-C ends it with 130, even while a model loads that would never end."""
+    (tmp_path / "m/1").mkdir(parents=True)
+    (tmp_path / "m/1/model.py").write_text(
+        "import os, signal, threading\nos.kill(os.getpid(), signal.SIGINT)\nthreading.Event().wait()\n"
+    )
+    ended = penstock("check", tmp_path)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_check_asks_models_without_samples_for_zeros(tmp_path: Path, said: Ear) -> None:
+    """That this fails is no error, for zeros may be no valid input. Who has samples is not asked."""
+    config = (
+        'input { name: "X" data_type: TYPE_FP32 dims: [ 1 ] } output { name: "Y" data_type: TYPE_FP32 dims: [ 1 ] }'
+    )
+    sample = (
+        'model_warmup { batch_size: 1 inputs { key: "X" value { data_type: TYPE_FP32 dims: 1 random_data: true } } }'
+    )
+    for name, text in (("asked", config), ("warm", config + sample)):
+        write(tmp_path / name / "1/model.py", "if not inputs['X']: raise ValueError('zero')\nreturn {'Y': inputs['X']}")
+        (tmp_path / name / "config.pbtxt").write_text(text)
+    assert main.run(["check", str(tmp_path)]) == 0
+    assert said().out.splitlines() == [
+        "ok  asked version 1  X FP32 [1] → Y FP32 [1]",
+        "    warning: a request of zeros fails: ValueError: zero",
+        "ok  warm version 1  X FP32 [1] → Y FP32 [1]",
+        "2 good, 0 bad",
+    ]
 
 
 def test_a_server_that_can_serve_nothing_ends(iris: Path) -> None:

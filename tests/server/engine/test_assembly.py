@@ -93,6 +93,28 @@ def test_outputs_are_reshaped_for_clients(max_batch_size: int, rows: int) -> Non
         check_outputs({"Y": np.zeros((*batch, 1, 3), np.float32)}, [0], spec, rows)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        (None, "the model returned None, not a dict of arrays by the outputs' names"),
+        ([np.zeros((2, 1), np.float32)], "the model returned a list, not a dict of arrays by the outputs' names"),
+        ({"Y": [[1.0], [2.0]]}, "output 'Y' is a list, not a numpy array"),
+        ({"Y": None}, "output 'Y' is missing"),
+    ],
+)
+def test_what_is_no_array_is_told_in_a_sentence(outputs: object, told: str) -> None:
+    """Whoever writes a model sees what it returned, and not where we stumbled over it."""
+    with pytest.raises(BadOutput) as caught:
+        check_outputs(outputs, [0], spec_of(TensorSpec("Y", FP32, (1,))), 2)
+    assert str(caught.value) == told
+
+
+def test_a_number_of_numpys_is_an_array_without_axes() -> None:
+    """Numpy makes one of whatever it computes of arrays without axes."""
+    spec = spec_of(TensorSpec("Y", FP32, (1,)), max_batch_size=0, Y=Reshape(client=(1,), model=()))
+    assert check_outputs({"Y": np.float32(3)}, [0], spec, 1)[0].tolist() == [3]
+
+
 def test_a_scalar_output_is_reshaped_for_clients() -> None:
     """Who know no tensors without axes."""
     spec = spec_of(TensorSpec("Y", FP32, (1,)), max_batch_size=0, Y=Reshape(client=(1,), model=()))

@@ -173,7 +173,7 @@ def wrong(array: object) -> dict[str, Array]:
         ({"Y": np.zeros((2, 1), np.int32)}, "has numpy type int32, not INT64's <i8"),
         ({"Y": np.zeros((2, 1), ">i8")}, "has numpy type >i8, not INT64's <i8"),
         ({"Y": np.zeros((2, 1), object)}, "has numpy type object"),
-        (wrong([[1], [2]]), "AttributeErro"),
+        (wrong([[1], [2]]), "output 'Y' is a list, not a numpy array"),
         (wrong(None), "output 'Y' is missing"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from penstock_server.backends.base import Backend
 from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
-from penstock_server.engine.loading import LoadSettings, Prepared, load_model, prepare
+from penstock_server.engine.loading import LoadSettings, Prepared, load_model, prepare, why_zeros_fail
 from penstock_server.engine.versions import ServedModel, VersionState
 from penstock_server.errors import LoadError
 from penstock_server.models.repository import ModelSource, scan
@@ -151,11 +151,15 @@ def test_a_warm_up_has_the_models_shapes(repository: Repository, recorded: list[
 @pytest.mark.parametrize(
     ("infer", "reason"),
     [
-        ("raise ValueError('no weights')", "ValueError: no weights"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise ValueError('no weights')", "warm-up 'first' failed: ValueError: no weights"),
+        ("raise SystemExit(3)", "warm-up 'first' failed: SystemExit: 3"),
+        ("raise KeyboardInterrupt", "warm-up 'first' failed: KeyboardInterrupt"),
+        ("import asyncio; raise asyncio.CancelledError('no')", "warm-up 'first' failed: CancelledError: no"),
         ("raise ModelError(Status.UNAVAILABLE, 'not yet')", "warm-up 'first' failed: not yet"),
         ("batch.fail(0, Status.ABORTED, 'not you')\nreturn {'Y': inputs['X']}", "warm-up 'first' failed: not you"),
         ("return {}", "warm-up 'first' failed: output 'Y' is missing"),
+        ("return None", "warm-up 'first' failed: the model returned None, not a dict"),
+        ("return {'Y': [1.0]}", "warm-up 'first' failed: output 'Y' is a list, not a numpy array"),
         ("return {'Y': inputs['X'][:1]}", "warm-up 'first' failed: output 'Y' has shape"),
     ],
 )
@@ -170,8 +174,24 @@ async def test_a_warm_up_that_fails_is_a_model_that_failed(
     assert model.served == {}
     state, told = model.states[1]
     assert state is VersionState.UNAVAILABLE
-    assert reason in told
+    assert told.startswith(f"m/config.pbtxt, field 'model_warmup': {reason}")
     assert recorded == ["closed", "closed"]
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt('no')", "asyncio.CancelledError('no')", "SystemExit('no')"])
+async def test_what_a_model_raises_is_its_own(repository: Repository, error: str) -> None:
+    """Wherever it does: to us these exceptions would mean the end of the whole server. The next model loads."""
+    raise_it = f"import asyncio; raise {error}"
+    repository.add("code", raise_it)
+    repository.add("load", source(IDENTITY, load=raise_it))
+    repository.add("good")
+    for name in ("code", "load"):
+        model = await load(repository.find(name))
+        state, told = model.states[1]
+        assert state is VersionState.UNAVAILABLE
+        assert told.startswith(str(repository.root / name / "1/model.py"))
+        assert told.endswith(f"{error.removeprefix('asyncio.').split('(')[0]}: no")
+    assert (await load(repository.find("good"))).ready
 
 
 async def test_why_a_model_failed_is_told_even_if_it_cannot_be_closed(
@@ -229,7 +249,9 @@ async def test_warnings_do_not_keep_a_model_from_being_served(
 def test_a_backend_that_is_not_there(repository: Repository) -> None:
     """The error says which there are."""
     repository.add("m")
-    with pytest.raises(LoadError, match=r"field 'backend'.*unknown backend 'python' \(there are: onnxruntime\)"):
+    with pytest.raises(
+        LoadError, match=r"^m/config.pbtxt, field 'backend': unknown backend 'python' \(there are: onnxruntime\)"
+    ):
         prepare(repository.find("m"), 1, {"onnxruntime": OnnxBackend()}, LoadSettings())
 
 
@@ -274,3 +296,57 @@ def test_warm_up_inputs_are_fresh_for_every_run(repository: Repository) -> None:
     """
     repository.add("m", source(infer), config=WARMUP)
     assert prepared(repository).spec.outputs[0].datatype.numpy == np.dtype("<f4").str
+
+
+# ── a dry run ─────────────────────────────────────────────────────────────────────────────────────
+
+SEVERAL = """
+    max_batch_size: 8
+    input { name: "X" data_type: TYPE_FP32 dims: [ -1, 2 ] reshape { shape: [ -1, 1, 2 ] } }
+    input { name: "TEXT" data_type: TYPE_STRING dims: [ 1 ] }
+    input { name: "Z" data_type: TYPE_FP32 dims: [ 2 ] optional: true }
+    output { name: "Y" data_type: TYPE_FP32 dims: [ 2 ] }
+"""
+SEE = """
+    import recorder
+    recorder.events += [f"{name} {array.shape} {array.ravel().tolist()}" for name, array in inputs.items()]
+    return {"Y": np.zeros((batch.rows, 2), np.float32)}
+"""
+
+
+def test_a_row_of_zeros(repository: Repository, recorded: list[str]) -> None:
+    """In the model's shapes, with what a request must have and no more; axes of any length are 1."""
+    repository.add("m", source(SEE))
+    (repository.root / "m/config.pbtxt").write_text(SEVERAL)
+    assert why_zeros_fail(prepared(repository)) is None
+    assert recorded == ["X (1, 1, 1, 2) [0.0, 0.0]", "TEXT (1, 1) [b'']"]
+
+
+def test_a_row_of_zeros_has_the_length_of_a_bucket(repository: Repository, recorded: list[str]) -> None:
+    """And the mask that the server makes: no other length ever reaches the model."""
+    repository.add("m", source(SEE))
+    (repository.root / "m/config.pbtxt").write_text(
+        """
+        max_batch_size: 8 dynamic_batching {}
+        input { name: "X" data_type: TYPE_INT64 dims: [ -1 ] }
+        input { name: "MASK" data_type: TYPE_INT64 dims: [ -1 ] optional: true }
+        output { name: "Y" data_type: TYPE_FP32 dims: [ 2 ] }
+        parameters { key: "length_buckets" value { string_value: "3,8" } }
+        parameters { key: "length_mask_input" value { string_value: "MASK" } }
+        """
+    )
+    assert why_zeros_fail(prepared(repository)) is None
+    assert recorded == ["X (1, 3) [0, 0, 0]", "MASK (1, 3) [1, 1, 1]"]
+
+
+def test_why_zeros_fail(repository: Repository) -> None:
+    """As a warm-up would be told."""
+    repository.add("m", source("return {'Y': 1 / inputs['Q']}"))
+    assert why_zeros_fail(prepared(repository)) == "KeyError: 'Q'"
+
+
+def test_a_row_that_is_too_large_is_not_tried(repository: Repository) -> None:
+    """A check must not need more memory than the model's clients ever will."""
+    repository.add("m", source("raise ValueError"))
+    (repository.root / "m/config.pbtxt").write_text(TENSORS.replace("dims: 2", "dims: [ 65536, 65536 ]"))
+    assert why_zeros_fail(prepared(repository)) is None

@@ -83,6 +83,14 @@ def test_everything_wrong_with_a_model_is_told_with_its_file(tmp_path: Path) -> 
     assert source.versions == {}
 
 
+def test_a_models_own_folder_is_no_repository(tmp_path: Path) -> None:
+    """An easy mistake, of which its version directories would make a riddle."""
+    write(tmp_path, "m/1/model.py", config='backend: "python"')
+    with pytest.raises(LoadError) as caught:
+        scan(tmp_path / "m")
+    assert str(caught.value) == f"{tmp_path / 'm'}: this is one model's folder; give its parent"
+
+
 def test_warnings_keep_no_model_from_loading(tmp_path: Path) -> None:
     """They are among the problems, not among the errors."""
     text = "model_transaction_policy { decoupled: true }"
