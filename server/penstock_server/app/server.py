@@ -161,6 +161,7 @@ class PenstockServer:
             self.settings.transport.max_message_bytes,
             self.settings.tenant_key,
             None if self._trace is None else self._trace.record,
+            lambda: self.state.exiting,
         )
         methods: dict[str, Unary | Stream] = {}
         methods |= V2Service(self.models, self.state, dialect, inference, __version__).methods()

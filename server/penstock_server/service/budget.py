@@ -2,7 +2,8 @@
 
 Queues are bounded in rows, but a row may be a few bytes or many megabytes. This bound keeps the
 process within its memory whatever the rows are: a request that does not fit is refused before it is
-parsed.
+parsed. It counts what has come in whole; what a transport has read of messages that are not whole yet is
+the transport's to bound.
 """
 
 

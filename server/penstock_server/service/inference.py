@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-from penstock_scheduler import Reason
 from penstock_server.engine.jobs import Job, Outcome, Refused
 from penstock_server.errors import Failure, failure_of
 from penstock_server.service.budget import ByteBudget
@@ -12,8 +11,14 @@ from penstock_server.service.dialect import Dialect
 from penstock_server.service.respond import respond
 from penstock_server.service.seam import Buffer, Cancel, Parts, Reply, RequestHead, Unary, nothing_to_cancel
 from penstock_server.service.timing import TIMING_KEY, server_timing
+from penstock_server.status import Status
 
-_NO_MEMORY = Refused(Reason.QUEUE_FULL, retry_after=0.05)
+_EXITING = Failure(
+    Status.UNAVAILABLE,
+    "GRPC server is shutting down and has stopped accepting new requests.",
+    (("grpc-retry-pushback-ms", "1000"),),
+)
+"""Triton's words. The pushback keeps clients from coming back at once: the transport waits until none does."""
 
 
 class Inference:
@@ -27,20 +32,25 @@ class Inference:
         max_message_bytes: int,
         tenant_key: str = "",
         on_request: Callable[[Job], None] | None = None,
+        is_exiting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._decoder = decoder
         self._dialect = dialect
         self._budget = budget
         self._max_message_bytes = max_message_bytes
         self._tenant_key = tenant_key.lower()  # as keys arrive
+        self._is_exiting = is_exiting  # what is let in before is answered, nothing else is let in
         self._on_request = on_request  # told of each job before it is scheduled
         self.unary = Unary(self.call)
 
     def call(self, head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
         arrived = time.monotonic()
         size = len(message)
+        if self._is_exiting():
+            reply(_EXITING)
+            return nothing_to_cancel
         if not self._budget.take(size):
-            reply(self._dialect.refusal(_NO_MEMORY, ""))
+            reply(self._dialect.too_many_bytes)
             return nothing_to_cancel
         try:
             request = self._decoder.decode(message)
@@ -69,9 +79,13 @@ class Inference:
             level=request.parameters.priority,
             tenant=self._tenant(head),
         )
-        if self._on_request is not None:
-            self._on_request(job)
-        request.plan.version.driver.submit(job)
+        try:
+            if self._on_request is not None:
+                self._on_request(job)
+            request.plan.version.driver.submit(job)
+        except Exception as error:
+            cancel()
+            reply(failure_of(error, during=head.method))
         return cancel
 
     def _tenant(self, head: RequestHead) -> str:

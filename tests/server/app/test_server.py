@@ -5,6 +5,7 @@ import http.client
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -396,3 +397,30 @@ async def test_a_server_says_how_it_is(start: Start, tmp_path: Path) -> None:
         "<PenstockServer <ServerState ready, 0 watchers>, <Models: 1 of 1 ready>, "
         f"<GrpcioTransport 127.0.0.1:{server.port}: 0 calls in flight>>"
     )
+
+
+async def test_a_stop_under_load_leaves_no_call_without_a_reason(start: Start, tmp_path: Path) -> None:
+    """Calls that came in before are answered, those after it refused as UNAVAILABLE: none is just cut off."""
+    add_python(tmp_path, "m")
+    server = await start(tmp_path)
+    ends: Counter[tuple[grpc.StatusCode, str]] = Counter()
+
+    async def ask_until_refused(call: Caller) -> None:
+        while True:
+            end = await call.end(INFER, request("m", [1, 2]))
+            ends[end] += 1
+            if end[0] is not grpc.StatusCode.OK:
+                return
+
+    async with Caller(server.port) as one, Caller(server.port) as other:
+        asking = [asyncio.ensure_future(ask_until_refused(call)) for call in (one, other) for _ in range(20)]
+        while sum(ends.values()) < 200:
+            await asyncio.sleep(0)
+        assert await server.stop()
+        await asyncio.gather(*asking)
+    refused = (
+        grpc.StatusCode.UNAVAILABLE,
+        "GRPC server is shutting down and has stopped accepting new requests.",
+    )
+    assert set(ends) == {(grpc.StatusCode.OK, ""), refused}
+    assert ends[refused] == 40

@@ -517,14 +517,19 @@ async def test_a_slow_handler_stops_its_client(serve: Serve) -> None:
 
 
 async def test_a_running_call_is_answered_before_stop_returns(serve: Serve) -> None:
-    """And a new one is not taken any more."""
+    """And a new one is refused: by its method while the transport becomes quiet, by the transport after that."""
     slow = Slow()
-    served = await serve({CALL: slow.unary})
+
+    def refuse(head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
+        reply(Failure(Status.UNAVAILABLE, "exiting"))
+        return nothing_to_cancel
+
+    served = await serve({CALL: slow.unary, "/t/refused": Unary(refuse)})
     call = asyncio.ensure_future(_collect(served.unary(CALL)(b"x")))
     await slow.news.has("call")
     stopping = asyncio.ensure_future(served.transport.stop(30))
     refused = channel_to(served.port)
-    late: aio.UnaryUnaryMultiCallable[bytes, bytes] = refused.unary_unary(CALL)
+    late: aio.UnaryUnaryMultiCallable[bytes, bytes] = refused.unary_unary("/t/refused")
     assert (await error_of(late(b""))).code() is grpc.StatusCode.UNAVAILABLE
     await refused.close()
     assert not stopping.done()

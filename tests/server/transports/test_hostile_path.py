@@ -11,16 +11,16 @@ from penstock_server.service.seam import Buffer, Cancel, Reply, RequestHead, Una
 from penstock_server.transports.base import TransportSettings
 from penstock_server.transports.grpcio import GrpcioTransport
 
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
-_END_STREAM, _END_HEADERS = 1, 4
+DATA, HEADERS, SETTINGS = 0, 1, 4
+END_STREAM, END_HEADERS = 1, 4
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def _call_with_path(path: bytes) -> bytes:
-    """A whole connection's bytes: preface, settings and one call."""
+def call_with_path(path: bytes, body: bytes = bytes(5)) -> bytes:
+    """A whole connection's bytes: preface, settings and one call, by default with an empty message."""
     head = Encoder().encode(
         [
             (b":method", b"POST"),
@@ -34,9 +34,9 @@ def _call_with_path(path: bytes) -> bytes:
     return b"".join(
         (
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            _frame(_SETTINGS, 0, 0, b""),
-            _frame(_HEADERS, _END_HEADERS, 1, head),
-            _frame(_DATA, _END_STREAM, 1, bytes(5)),
+            _frame(SETTINGS, 0, 0, b""),
+            _frame(HEADERS, END_HEADERS, 1, head),
+            _frame(DATA, END_STREAM, 1, body),
         )
     )
 
@@ -54,7 +54,7 @@ async def test_a_path_that_is_no_text_does_not_end_the_server() -> None:
     attacker = socket.create_connection(("127.0.0.1", port))
     try:
         for attacks in (1, 2):
-            attacker.sendall(_call_with_path(b"/\xff\xfe/\xff"))
+            attacker.sendall(call_with_path(b"/\xff\xfe/\xff"))
             async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 echo: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test/Echo")
                 while transport.statistics().restarts < attacks:  # until then the old server may answer

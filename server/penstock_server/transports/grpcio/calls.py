@@ -12,6 +12,7 @@ from grpc import aio
 
 from penstock_server.errors import Failure, Trailers, failure_of
 from penstock_server.service.seam import Parts, RequestHead, Stream, StreamHandler, Unary
+from penstock_server.status import Status
 from penstock_server.transports.base import status_message
 
 # In quotes: these classes are generic only in their type stubs.
@@ -35,6 +36,24 @@ class Calls:
         self.total = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._readers: set[asyncio.Task[object]] = set()  # of unary calls whose message has not come
+
+    async def reading(self, context: Context) -> object:
+        """Read a unary call's message, as somebody who may be sent away until it has come."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._readers.add(task)
+        try:
+            return await context.read()
+        except (aio.UsageError, aio.InternalError):
+            raise asyncio.CancelledError from None  # the peer is gone
+        finally:
+            self._readers.discard(task)
+
+    def send_readers_away(self) -> None:
+        """End the unary calls that have not asked anything yet."""
+        for task in self._readers:
+            task.cancel()
 
     def began(self) -> None:
         self.in_flight += 1
@@ -73,25 +92,33 @@ async def _abort(context: Context, failure: Failure, trailers: Trailers = ()) ->
 
 
 def unary_handler(method: Unary, path: str, calls: Calls) -> Handler:
-    """A unary method for grpc.aio."""
+    """A unary method for grpc.aio.
 
-    async def handle(message: bytes, context: Context) -> bytes:
+    To grpc.aio it takes a stream of requests, of which it reads one: of a unary call that ends without a whole
+    message the library would never tell anybody, and the client would wait for its deadline.
+    """
+
+    async def handle(_: object, context: Context) -> bytes:
         calls.began()
         try:
-            outcome, trailers = await _call(method, path, message, context)
+            outcome, trailers = await _read_and_call(method, path, context, calls)
         finally:
             calls.ended()
         if isinstance(outcome, Failure):
+            # Abort raises, and what this frame names lives as long as the traceback: no message is among it.
             await _abort(context, outcome, trailers)
             raise AssertionError("abort raises")
         if trailers:
             context.set_trailing_metadata(trailers)
         return b"".join(outcome)
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return grpc.stream_unary_rpc_method_handler(handle)
 
 
-async def _call(method: Unary, path: str, message: bytes, context: Context) -> tuple[Parts | Failure, Trailers]:
+async def _read_and_call(method: Unary, path: str, context: Context, calls: Calls) -> tuple[Parts | Failure, Trailers]:
+    message: object = await calls.reading(context)
+    if message is aio.EOF:
+        return Failure(Status.INTERNAL, "the call ended before a whole message had come"), ()
     answered: asyncio.Future[tuple[Parts | Failure, Trailers]] = asyncio.get_running_loop().create_future()
 
     def reply(outcome: Parts | Failure, trailers: Trailers = (), /) -> None:
@@ -99,11 +126,12 @@ async def _call(method: Unary, path: str, message: bytes, context: Context) -> t
             answered.set_result((outcome, trailers))
 
     try:
-        cancel = method.call(_head(path, context), message, reply)
+        cancel = method.call(_head(path, context), cast("bytes", message), reply)
     except (Exception, asyncio.CancelledError) as error:
         # Methods do not raise. If one does, the client must not see it; and with a CancelledError that
         # escapes from here it would wait for ever.
         return failure_of(error, during=path), ()
+    del message  # the method has it; a cancelled call's traceback must not keep it
     try:
         return await answered
     except asyncio.CancelledError:  # the client has gone, or its deadline has passed

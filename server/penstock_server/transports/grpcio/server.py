@@ -14,7 +14,9 @@ What was learnt about grpc.aio the hard way, and holds here:
 """
 
 import asyncio
+import inspect
 import logging
+import time
 from collections.abc import Sequence
 
 import grpc
@@ -28,6 +30,10 @@ from penstock_server.transports.grpcio.calls import Calls, Handler, stream_handl
 _log = logging.getLogger(__name__)
 
 _RELISTEN_SECONDS = 0.05
+_RETIRE_SECONDS = 30.0
+_QUIET_SECONDS = 1.0
+_QUIET_LOOKS = 3
+_LOOK_SECONDS = 0.01
 
 
 class GrpcioTransport:
@@ -41,6 +47,7 @@ class GrpcioTransport:
         self._port = 0
         self._stopping = False
         self._restart: asyncio.Task[None] | None = None
+        self._retired: set[asyncio.Task[None]] = set()  # ends of servers whose calls may still run
         self._restarts = 0  # how often grpc.aio's server has ended by itself
 
     def __repr__(self) -> str:
@@ -52,12 +59,30 @@ class GrpcioTransport:
         return self._port
 
     async def stop(self, grace: float) -> None:
+        ends = time.monotonic() + grace
+        await self._become_quiet(min(grace, _QUIET_SECONDS))
         self._stopping = True
         if self._restart is not None:
             await asyncio.wait((self._restart,))
+        self._calls.send_readers_away()
         if self._server is not None:
-            await self._server.stop(grace)
-            await self._calls.idle()
+            await self._server.stop(max(0.0, ends - time.monotonic()))
+        for retired in self._retired:
+            retired.cancel()
+        await self._calls.idle()
+
+    async def _become_quiet(self, seconds: float) -> None:
+        """Wait until no more calls come in, which their methods refuse by now.
+
+        Calls that the core has taken in and not handed over yet are cancelled by a stop at once, and nobody
+        could tell their clients why.
+        """
+        ends = time.monotonic() + seconds
+        seen, quiet = -1, 0
+        while quiet < _QUIET_LOOKS and time.monotonic() < ends:
+            quiet = quiet + 1 if self._calls.total == seen else 0
+            seen = self._calls.total
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _listen(self, port: int) -> int:
         self._server = aio.server(options=_options(self._settings))
@@ -74,7 +99,8 @@ class GrpcioTransport:
         await self._server.start()
         # The accept loop is not exposed: it is the task that `start` has started.
         for task in asyncio.all_tasks() - before:
-            task.add_done_callback(self._ended)
+            if not inspect.iscoroutine(task.get_coro()):  # the library's are compiled, others' are not
+                task.add_done_callback(self._ended)
         return port
 
     def _ended(self, task: "asyncio.Task[object]") -> None:
@@ -86,10 +112,9 @@ class GrpcioTransport:
     async def _listen_again(self) -> None:
         old, self._server = self._server, None
         if old is not None:
-            try:
-                await old.stop(None)
-            except Exception:
-                _log.debug("the ended gRPC server has reported its end once more", exc_info=True)
+            retired = asyncio.ensure_future(_retire(old))
+            self._retired.add(retired)
+            retired.add_done_callback(self._retired.discard)
         while not self._stopping:
             try:
                 await self._listen(self._port)
@@ -100,6 +125,14 @@ class GrpcioTransport:
 
     def statistics(self) -> TransportStatistics:
         return TransportStatistics(self._calls.in_flight, self._calls.total, self._restarts)
+
+
+async def _retire(server: aio.Server) -> None:
+    """Let a server that has ended by itself finish the calls that it still has."""
+    try:
+        await server.stop(_RETIRE_SECONDS)
+    except Exception:
+        _log.debug("the ended gRPC server has reported its end once more", exc_info=True)
 
 
 class _Handlers(grpc.GenericRpcHandler):
