@@ -404,18 +404,20 @@ async def test_a_stop_under_load_leaves_no_call_without_a_reason(start: Start, t
     add_python(tmp_path, "m")
     server = await start(tmp_path)
     ends: Counter[tuple[grpc.StatusCode, str]] = Counter()
+    is_busy = asyncio.Event()
 
     async def ask_until_refused(call: Caller) -> None:
         while True:
             end = await call.end(INFER, request("m", [1, 2]))
             ends[end] += 1
+            if ends.total() >= 200:
+                is_busy.set()
             if end[0] is not grpc.StatusCode.OK:
                 return
 
     async with Caller(server.port) as one, Caller(server.port) as other:
         asking = [asyncio.ensure_future(ask_until_refused(call)) for call in (one, other) for _ in range(20)]
-        while sum(ends.values()) < 200:
-            await asyncio.sleep(0)
+        await is_busy.wait()
         assert await server.stop()
         await asyncio.gather(*asking)
     refused = (
