@@ -90,6 +90,10 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self._host, self.server_address[1]
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        # The library would print a traceback. What gets here is a connection's end, which is the client's affair.
+        _log.debug("metrics: a connection from %s broke", client_address, exc_info=True)
+
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = 5.0  # seconds for a request to arrive, so that idle connections do not pile up

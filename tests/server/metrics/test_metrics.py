@@ -4,9 +4,11 @@ import asyncio
 import http.client
 import logging
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -17,7 +19,7 @@ from prometheus_client.registry import Collector
 from penstock_server.engine.versions import Models, ServedModel, VersionState
 from penstock_server.errors import BindError, Failure
 from penstock_server.metrics.collector import PenstockCollector
-from penstock_server.metrics.http import MetricsServer
+from penstock_server.metrics.http import MetricsServer, _Server
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.seam import TransportStatistics
 from penstock_server.service.state import ServerState
@@ -256,6 +258,25 @@ async def test_metrics_that_cannot_be_read(office: Office, caplog: pytest.LogCap
     assert (answer.status, answer.body) == (500, "")
     assert "/srv/secret" in caplog.text
     assert (await office.fetch("/v2/health/ready")).status == 200
+
+
+def test_a_client_that_leaves_is_no_news(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """It goes while its answer is made: a line for whoever debugs, and nothing on standard error."""
+    reset_on_close = struct.pack("ii", 1, 0)
+
+    def leave(path: str) -> tuple[HTTPStatus, str, bytes]:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_on_close)
+        client.close()
+        return HTTPStatus.OK, "text/plain", b"too late"
+
+    with _Server(("127.0.0.1", 0), leave) as server:
+        client = socket.create_connection(("127.0.0.1", server.server_port))
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with caplog.at_level(logging.DEBUG):
+            server.process_request_thread(*server.get_request())
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.levelno == logging.DEBUG
+    assert capfd.readouterr().err == ""
 
 
 async def test_an_idle_connection_holds_up_nobody(office: Office) -> None:
