@@ -60,7 +60,7 @@ class ReflectionService:
             case "file_by_filename":
                 self._file(response, lambda: POOL.FindFileByName(request.file_by_filename))
             case "file_containing_symbol":
-                self._file(response, lambda: POOL.FindFileContainingSymbol(request.file_containing_symbol))
+                self._file(response, lambda: _file_of(request.file_containing_symbol))
             case "file_containing_extension" | "all_extension_numbers_of_type":
                 _error(response, Status.NOT_FOUND, "there are no extensions")
             case _:
@@ -73,6 +73,18 @@ class ReflectionService:
         except KeyError:
             return _error(response, Status.NOT_FOUND, "there is no such file or symbol")
         response.file_descriptor_response.file_descriptor_proto.extend(_with_dependencies(descriptor))
+
+
+def _file_of(symbol: str) -> FileDescriptor:
+    """The file that defines a symbol. KeyError if there is none."""
+    try:
+        return POOL.FindFileContainingSymbol(symbol)
+    except KeyError:  # the pool knows no methods, which are symbols, too
+        parent, _, name = symbol.rpartition(".")
+        service = POOL.FindServiceByName(parent)
+        if name not in service.methods_by_name:
+            raise
+        return service.file
 
 
 def _error(response: _Response, status: Status, message: str) -> None:

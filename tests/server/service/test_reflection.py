@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_proto import reflection_v1_pb2, reflection_v1alpha_pb2
+from penstock_proto import health_pb2, open_inference_pb2, reflection_v1_pb2, reflection_v1alpha_pb2
 from penstock_server.service.dialect import PENSTOCK
 from penstock_server.service.reflection import ReflectionService
 from penstock_server.service.seam import RequestHead, Stream, StreamHandler
@@ -17,7 +17,10 @@ from penstock_server.status import Status
 from tests.server.service.fakes import FakeSink
 
 V1, ALPHA = "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"
-SERVED = ["inference.GRPCInferenceService", "grpc.health.v1.Health"]
+SERVED = [  # read off the stubs, for the pool knows the files of those that were imported
+    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+    health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+]
 
 MODULES: dict[str, Any] = {V1: reflection_v1_pb2, ALPHA: reflection_v1alpha_pb2}
 both_versions = pytest.mark.parametrize("version", [V1, ALPHA])
@@ -82,6 +85,14 @@ def test_every_service_can_be_looked_up(version: str) -> None:
 
 
 @both_versions
+def test_a_method_is_a_symbol(version: str) -> None:
+    """Tools that describe one method ask for it by its full name, and get the file of its service."""
+    service = ask(version, file_containing_symbol=SERVED[0])
+    method = ask(version, file_containing_symbol=f"{SERVED[0]}.ModelInfer")
+    assert method.file_descriptor_response == service.file_descriptor_response
+
+
+@both_versions
 def test_files_can_be_looked_up_by_name(version: str) -> None:
     """As they are named in the imports of others."""
     response = ask(version, file_containing_symbol="inference.ModelInferRequest")
@@ -97,6 +108,8 @@ def test_files_can_be_looked_up_by_name(version: str) -> None:
         ({"file_by_filename": "no/such.proto"}, Status.NOT_FOUND),
         ({"file_containing_symbol": "no.such.Service"}, Status.NOT_FOUND),
         ({"file_containing_symbol": ""}, Status.NOT_FOUND),
+        ({"file_containing_symbol": "inference.GRPCInferenceService.NoMethod"}, Status.NOT_FOUND),
+        ({"file_containing_symbol": "inference.ModelInferRequest.ModelInfer"}, Status.NOT_FOUND),
         ({"all_extension_numbers_of_type": "inference.ModelInferRequest"}, Status.NOT_FOUND),
         ({}, Status.INVALID_ARGUMENT),
     ],
