@@ -64,12 +64,6 @@ class NotReady(PenstockError):
     status = Status.UNAVAILABLE
 
 
-class Overloaded(PenstockError):
-    """Refused to protect the rest: a queue or a bound is full. Worth a retry later."""
-
-    status = Status.RESOURCE_EXHAUSTED
-
-
 class DeadlineExceeded(PenstockError):
     """The deadline passed, or cannot be met."""
 

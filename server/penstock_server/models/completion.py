@@ -32,12 +32,11 @@ def complete_config(
     signature: Signature | None,
     *,
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
-    file: str | None = None,
 ) -> ModelConfig:
     """A copy of `config` with everything filled in. `signature` is None for a model that cannot tell.
 
     Raises LoadError with all contradictions between configuration and model, and all errors of the
-    completed configuration. It names `file`, by default the model's `config.pbtxt`.
+    completed configuration. It names the model's `config.pbtxt`.
     """
     completed = ModelConfig()
     completed.CopyFrom(config)
@@ -51,19 +50,8 @@ def complete_config(
             problems += _contradictions(completed, signature)
         problems += _missing_tensors(completed, signature)
     _fill_defaults(completed)
-    file = f"{config.name}/config.pbtxt" if file is None else file
-    refuse([*problems, *config_problems(completed)], model=config.name, file=file)
+    refuse([*problems, *config_problems(completed)], model=config.name, file=f"{config.name}/config.pbtxt")
     return completed
-
-
-def single_file_config(name: str, signature: Signature, max_batch_size: int) -> ModelConfig:
-    """The configuration of a model that was given as a single ONNX file, without any configuration.
-
-    Batches of up to `max_batch_size` rows, if the first axis of every input and output is of any
-    length; else, or with `max_batch_size` 0, no batches.
-    """
-    config = ModelConfig(name=name, backend="onnxruntime")
-    return complete_config(config, signature, default_max_batch_size=max_batch_size, file="")
 
 
 # ── from the model ────────────────────────────────────────────────────────────────────────────────

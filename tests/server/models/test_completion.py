@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.errors import LoadError
-from penstock_server.models.completion import complete_config, single_file_config
+from penstock_server.models.completion import complete_config
 from penstock_server.models.config import parse_config
 from penstock_server.models.signature import Signature, SignatureTensor
 
@@ -224,16 +224,16 @@ def test_what_is_complete_stays_as_it_is(signature: Signature, default: int) -> 
     assert (completed.max_batch_size > 0) == (signature.batchable and default > 0)
 
 
-def test_the_single_file_rule() -> None:
-    """Without any configuration: batched if every first axis is of any length and the caller wants batches."""
-    batched = single_file_config("iris", BATCHABLE, 64)
-    assert (batched.name, batched.max_batch_size, list(batched.input[0].dims)) == ("iris", 64, [4])
+def test_a_model_without_any_configuration() -> None:
+    """Such as a single file: batched if every first axis is of any length and the caller wants batches."""
+    batched = complete("", BATCHABLE, 64)
+    assert (batched.max_batch_size, list(batched.input[0].dims)) == (64, [4])
     assert batched.dynamic_batching.preferred_batch_size == [64]
-    assert single_file_config("iris", FIXED, 64).max_batch_size == 0
-    unbatched = single_file_config("iris", BATCHABLE, 0)
+    assert complete("", FIXED, 64).max_batch_size == 0
+    unbatched = complete("", BATCHABLE, 0)
     assert (unbatched.max_batch_size, list(unbatched.input[0].dims)) == (0, [-1, 4])
     constant = Signature((), (tensor("B", "FP32", -1),))
-    assert single_file_config("constant", constant, 64).max_batch_size == 0
+    assert complete("", constant, 64).max_batch_size == 0
 
 
 # ── what contradicts the model ────────────────────────────────────────────────────────────────────

@@ -16,7 +16,6 @@ from penstock_server.errors import (
     ModelError,
     NotFound,
     NotReady,
-    Overloaded,
     PenstockError,
     Unsupported,
     failure_of,
@@ -30,7 +29,6 @@ EXPECTED: dict[type[PenstockError], Status] = {
     InvalidRequest: Status.INVALID_ARGUMENT,
     NotFound: Status.NOT_FOUND,
     NotReady: Status.UNAVAILABLE,
-    Overloaded: Status.RESOURCE_EXHAUSTED,
     DeadlineExceeded: Status.DEADLINE_EXCEEDED,
     Unsupported: Status.UNIMPLEMENTED,
 }
