@@ -1,6 +1,7 @@
 """`penstock infer`: one request from the shell."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from penstock_client import InferResult, OutputRequest, Tensor, Tls
 
 _URL = "127.0.0.1:8001"
+_UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
+"""How the library begins what it says in a server's stead, where there is none."""
 _MODEL, _SERVER = "The request", "The server"
 
 
@@ -52,6 +55,14 @@ def infer(
             metavar="KEY=VALUE",
             help="A parameter of the request, such as `priority=1`; one for each.",
             rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="gRPC metadata, such as a tenant or an authorization; one for each.",
+            rich_help_panel=_SERVER,
         ),
     ] = None,
     model_version: Annotated[
@@ -125,18 +136,20 @@ def infer(
 
     credentials = _tls(tls, tls_ca, tls_cert, tls_key)
     try:
-        client = Client(url, tls=credentials, options=channel_options(url))
+        client = Client(url, tls=credentials, metadata=_metadata(metadata or []), options=channel_options(url))
+    except BadValue as error:
+        fail(str(error), 2)
     except ValueError:
         fail(f"--url is HOST:PORT without a scheme (TLS is switched on with --tls or --tls-ca), not '{url}'", 2)
     deadline = Deadline.after(timeout)
     try:
         with client:
-            metadata = client.model_metadata(model, model_version, timeout=deadline)
+            known = client.model_metadata(model, model_version, timeout=deadline)
             result = client.infer(
                 model,
-                _inputs(inputs or [], metadata),
+                _inputs(inputs or [], known),
                 version=model_version,
-                outputs=_outputs(outputs or [], classes, metadata),
+                outputs=_outputs(outputs or [], classes, known),
                 parameters=_parameters(parameters or []),
                 timeout=deadline,
             )
@@ -145,6 +158,8 @@ def infer(
     except UnicodeEncodeError as error:
         fail(f"an argument is no UTF-8 text: {error.object!r}", 2)
     except InferenceError as error:
+        if error.message.startswith(_UNREACHED):
+            fail(f"nobody answers at {url}: {error.message}", 1)
         fail(f"{url} answers {error.status.name}: {error.message}", 1)
     _print_json(result) if as_json else _print(result)
     return 0
@@ -195,6 +210,18 @@ def _outputs(
     if not classes:
         return names or None
     return [OutputRequest(name, classes) for name in names or [tensor.name for tensor in metadata.outputs]]
+
+
+def _metadata(texts: Sequence[str]) -> dict[str, str | bytes]:
+    """What was typed, as gRPC takes it. It would say no more than that something is invalid."""
+    pairs: dict[str, str | bytes] = {}
+    for key, value in split_pairs(texts, "--metadata").items():
+        if not re.fullmatch("[0-9A-Za-z_.-]+", key) or key.lower().startswith("grpc-"):
+            raise BadValue(f"a key of --metadata has letters, digits and _ . - and no grpc- before them, not '{key}'")
+        if not re.fullmatch("[ -~]*", value):
+            raise BadValue(f"a value of --metadata has printable ASCII only, not {value!r}")
+        pairs[key.lower()] = value.encode() if key.lower().endswith("-bin") else value
+    return pairs
 
 
 def _parameters(texts: Sequence[str]) -> dict[str, bool | int | float | str]:

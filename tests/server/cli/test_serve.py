@@ -169,6 +169,12 @@ def test_infer_asks_the_version_that_is_named(iris: Path, said: Ear) -> None:
         ),
         (["iris", "-i", "X=[[1,2],[3]]"], 2, "input 'X' of model 'iris': "),
         (["iris", "-i", FLOWER, "--parameter", "x"], 2, "--parameter must look like NAME=VALUE, not 'x'"),
+        (
+            ["iris", "-i", FLOWER, "--metadata", "a b=x"],
+            2,
+            "a key of --metadata has letters, digits and _ . - and no grpc- before them, not 'a b'",
+        ),
+        (["iris", "--metadata", "a=ä"], 2, "a value of --metadata has printable ASCII only, not 'ä'"),
         (["\udcff"], 2, r"an argument is no UTF-8 text: '\udcff'"),
         (["iris", "-i", FLOWER, "--parameter", "x=\udcff"], 2, r"an argument is no UTF-8 text: '\udcff'"),
         (
@@ -207,7 +213,21 @@ def test_infer_says_that_nobody_is_there(said: Ear) -> None:
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         assert main.run(["infer", "iris", "-i", FLOWER, "--url", url, "--timeout", "5"]) == 1
     (line,) = said().err.splitlines()
-    assert line.startswith(f"penstock: {url} answers UNAVAILABLE: ")
+    assert line.startswith(f"penstock: nobody answers at {url}: ")
+
+
+def test_infer_sends_metadata(iris: Path, said: Ear) -> None:
+    """So that a tenant can be tried from the shell. A model that knows its tenants answers no other."""
+    config = iris / "iris/config.pbtxt"
+    parameters = {"known_tenants_only": "true", "tenant_weights": "gold=3"}
+    texts = [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
+    config.write_text("\n".join([config.read_text(), *texts]))
+    with serving(iris, "--tenant-key", "penstock-tenant") as server:
+        ask = ["infer", "iris", "-i", FLOWER, "--url", server.target]
+        assert main.run([*ask, "--metadata", "PENSTOCK-tenant=gold", "--metadata", "any-bin=x"]) == 0
+        said()
+        assert main.run([*ask, "--metadata", "penstock-tenant=lead"]) == 1
+        assert "answers PERMISSION_DENIED: " in said().err
 
 
 def test_infer_is_a_program_that_proxies_and_variables_guide(examples: Server) -> None:

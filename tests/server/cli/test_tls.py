@@ -81,7 +81,7 @@ def test_a_client_that_trusts_another_authority_is_told(secure: Server, clients:
     for option in (["--tls-ca", clients.ca], ["--tls"]):
         assert ask(secure, *option) == 1
         (line,) = said().err.splitlines()[-1:]
-        assert line.startswith(f"penstock: {secure.target} answers UNAVAILABLE: ")
+        assert line.startswith(f"penstock: nobody answers at {secure.target}: ")
 
 
 def test_a_client_in_plain_text_is_not_answered(secure: Server) -> None:
