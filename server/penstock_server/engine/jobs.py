@@ -85,7 +85,7 @@ class Job(Ticket):
             length=plan.length,
         )
         self.plan = plan
-        self.tensors = tensors  # raw contents of the plan's inputs, in its order
+        self.tensors: Sequence[Buffer] = tensors  # raw contents of the plan's inputs, in its order
         self.info = info
         self.arrived = arrived
         self.done: Done | None = done

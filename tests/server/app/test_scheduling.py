@@ -202,7 +202,9 @@ def test_three_hundred_rows_on_a_model_that_takes_64(repository: Repository, ser
         sent = triton.InferInput("X", [300, 1], "INT32")
         sent.set_data_from_numpy(column(*values))
         with triton.InferenceServerClient(served.address) as other:
-            answer = other.infer("m", [sent]).as_numpy("Y")
+            result = other.infer("m", [sent])
+            assert result is not None
+            answer = result.as_numpy("Y")
         assert answer is not None
         assert answer.reshape(-1).tolist() == values
         assert sorted(map(len, gate.batches)) == [44, 44] + [64] * 8
