@@ -12,10 +12,10 @@
 Every backend passes the conformance suite in `tests/server/backends/conformance.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.errors import Failure, ModelError
@@ -62,6 +62,10 @@ class ModelBatch:
     started: float = 0.0
     """`time.monotonic()` when the instance began to run; set by the runner."""
     ended: float = 0.0
+    respond: "Callable[[Tensors], None] | None" = None
+    """Of a decoupled model: takes a response, on the engine's loop; set by the engine."""
+    flow: "Flow | None" = None
+    """Of a decoupled model: set by the runner when it begins."""
 
     def fail(self, index: int, status: Status, message: str) -> None:
         """Answer the request at `index` with an error, as `ModelError` would all; the others get their outputs."""
@@ -99,6 +103,39 @@ class ModelInstance(Protocol):
         ...
 
 
+@runtime_checkable
+class DecoupledInstance(Protocol):
+    """Answers requests with any number of responses, many requests beside each other, in one thread with a loop."""
+
+    def stream(self, batch: ModelBatch) -> AsyncGenerator[Tensors, None]:
+        """The responses to the one request of a batch, each with the outputs that it asks for."""
+        ...
+
+    def close(self) -> None:
+        """Free what the instance holds. Called once, after its last generator was closed."""
+        ...
+
+
+class Flow(Protocol):
+    """The engine's hold on a generator that runs. Its calls are made on the engine's loop."""
+
+    def give(self) -> None:
+        """A response was taken: there is room for another one."""
+        ...
+
+    def withhold(self) -> None:
+        """A response was taken, and there shall be no other until `give_withheld`."""
+        ...
+
+    def give_withheld(self) -> None:
+        """There is room again."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody wants more responses: close the generator where it stands."""
+        ...
+
+
 class OpenModel(Protocol):
     """An opened version of a model, not yet able to run."""
 
@@ -107,7 +144,7 @@ class OpenModel(Protocol):
         """What the file says of inputs and outputs; None if it says nothing (a Python model)."""
         ...
 
-    def instances(self, config: ModelConfig, count: int) -> Sequence[ModelInstance]:
+    def instances(self, config: ModelConfig, count: int) -> Sequence[ModelInstance | DecoupledInstance]:
         """Make the instances. May block for long. Raises LoadError, or anything a model's code raises."""
         ...
 

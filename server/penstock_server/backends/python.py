@@ -8,17 +8,29 @@
 
 `infer` is called in a thread of the instance, one batch at a time. It works on whole batches: with
 `max_batch_size` > 0 in the config each array has the rows of all requests, stacked along axis 0.
+
+A decoupled model's `infer` is a generator, plain or async, that yields a response's outputs at a time:
+
+    class Counter(PythonModel):
+        async def infer(self, inputs, batch):
+            for number in range(int(inputs["N"][0])):
+                yield {"I": np.array([number])}
+
+It is called for each request by itself, and several of its generators run beside each other in the instance's thread:
+where one waits it should await, or the others wait too.
 """
 
 import importlib.util
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
+from inspect import isasyncgen, isasyncgenfunction, isgeneratorfunction
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.backends.base import ModelBatch, ModelFiles, RequestInfo, Tensors
@@ -62,7 +74,7 @@ class PythonModel:
     def load(self, context: ModelContext) -> None:
         """Prepare to run; called once for each instance. Whatever it raises fails the load."""
 
-    def infer(self, inputs: Tensors, batch: ModelBatch) -> Tensors:
+    def infer(self, inputs: Tensors, batch: ModelBatch) -> Any:
         """Compute the outputs of a batch.
 
         `inputs` holds an array for each input, by name: numpy's type of the config's datatype, BYTES
@@ -71,7 +83,8 @@ class PythonModel:
         `batch` says more about the requests, and `batch.fail(index, status, message)` answers one of
         them with an error.
 
-        Returns an array for each output, by name, with the same rows along axis 0. Raises
+        Returns an array for each output, by name, with the same rows along axis 0 (`Tensors`); a decoupled model
+        yields such a dict for each response. Raises
         `ModelError(status, message)` to tell the clients of the whole batch what is wrong; the text of
         any other exception is logged and not shown to them.
         """
@@ -102,8 +115,8 @@ class PythonFile:
         """None: code does not say what it takes, the config must."""
         return None
 
-    def instances(self, config: ModelConfig, count: int) -> Sequence["PythonInstance"]:
-        made: list[PythonInstance] = []
+    def instances(self, config: ModelConfig, count: int) -> Sequence["PythonInstance | PythonGenerators"]:
+        made: list[PythonInstance | PythonGenerators] = []
         try:
             for index in range(count):
                 made.append(self._instance(config, index))  # noqa: PERF401 - those made before a failure are closed
@@ -114,7 +127,7 @@ class PythonFile:
             raise LoadError(reason, model=self._files.model, file=str(self._files.path)) from error
         return made
 
-    def _instance(self, config: ModelConfig, index: int) -> "PythonInstance":
+    def _instance(self, config: ModelConfig, index: int) -> "PythonInstance | PythonGenerators":
         model = self._class()
         model.load(
             ModelContext(
@@ -125,7 +138,8 @@ class PythonFile:
                 instance=index,
             )
         )
-        return PythonInstance(model)
+        is_generator = isgeneratorfunction(model.infer) or isasyncgenfunction(model.infer)
+        return PythonGenerators(model) if is_generator else PythonInstance(model)
 
 
 class PythonInstance:
@@ -135,7 +149,28 @@ class PythonInstance:
         self._model = model
 
     def run(self, batch: ModelBatch) -> Tensors:
-        return self._model.infer(batch.inputs, batch)
+        return cast("Tensors", self._model.infer(batch.inputs, batch))  # the engine looks at what it is
+
+    def close(self) -> None:
+        self._model.close()
+
+
+class PythonGenerators:
+    """One object of a decoupled model's class."""
+
+    def __init__(self, model: PythonModel) -> None:
+        self._model = model
+
+    async def stream(self, batch: ModelBatch) -> AsyncGenerator[Tensors, None]:
+        responses = self._model.infer(batch.inputs, batch)
+        if isasyncgen(responses):
+            async with aclosing(cast("AsyncGenerator[Tensors, None]", responses)) as awaited:
+                async for tensors in awaited:
+                    yield tensors
+            return
+        with closing(cast("Generator[Tensors, None, None]", responses)) as stepped:
+            for tensors in stepped:
+                yield tensors
 
     def close(self) -> None:
         self._model.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Protocol
 
-from penstock_server.backends.base import ModelBatch, ModelInstance, Tensors
+from penstock_server.backends.base import DecoupledInstance, ModelBatch, ModelInstance, Tensors
 from penstock_server.errors import Failure, failure_of
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run(instance: ModelInstance, batch: ModelBatch, name: str) -> Outcome:
         batch.ended = time.monotonic()
 
 
-def close(instance: ModelInstance, name: str) -> None:
+def close(instance: ModelInstance | DecoupledInstance, name: str) -> None:
     """Close an instance. That it cannot be closed is for the log: it is given up anyway."""
     try:
         instance.close()

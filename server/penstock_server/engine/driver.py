@@ -95,7 +95,9 @@ class Driver:
         if self._device is not None and self.scheduler.is_idle:
             self._device.remove(self.scheduler)
             self._device = None
-        return all(await asyncio.gather(*(asyncio.to_thread(runner.close, timeout) for runner in self._runners)))
+        return all(
+            await asyncio.gather(*(asyncio.to_thread(runner.close, timeout) for runner in dict.fromkeys(self._runners)))
+        )
 
     def statistics(self) -> Statistics:
         """What is queued and running now, and what was decided so far."""
@@ -139,30 +141,28 @@ class Driver:
 
     def start(self, batch: Batch[Job]) -> None:
         """Run a batch on an idle instance."""
-        run = _Run(batch, *self._idle.popleft(), assembly=time.monotonic())
+        run = Run(batch, *self._idle.popleft(), assembly=time.monotonic())
 
         def done(model_batch: ModelBatch, outcome: RunOutcome) -> None:
             self._finished(run, model_batch, outcome)
 
         rows = batch.padded_rows if self._spec.batching.enabled else batch.tickets[0].plan.rows
         try:
-            model_batch = ModelBatch(run.slot.gather(batch), rows, _infos(batch))
-            run.runner.start(model_batch, done)
+            run.runner.start(self._model_batch(run, rows), done)
         except Exception as error:
             failure = failure_of(error, during=f"assembly of a batch for {self._name}")
             nothing = ModelBatch({}, rows, (), started=run.assembly, ended=time.monotonic())
             self._loop.call_soon(done, nothing, failure)
 
-    def _finished(self, run: "_Run", model_batch: ModelBatch, outcome: RunOutcome) -> None:
+    def _model_batch(self, run: "Run", rows: int) -> ModelBatch:
+        return ModelBatch(run.slot.gather(run.batch), rows, _infos(run.batch))
+
+    def _finished(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome) -> None:
         result = self._checked(run, model_batch, outcome)
         batch, over = run.batch, run.batch.tickets
         failed = () if batch.shares is None else self._share_fate(batch, model_batch, result)
         run.ended = time.monotonic()
-        # What a failed batch took says nothing about others, nor what the first one of a size did, a cold one.
-        is_typical = batch.padded_rows in self._ran and not _is_unforeseen(result)
-        self._ran.add(batch.padded_rows)
-        cost = run.ended - run.assembly if is_typical else None
-        self.scheduler.finish(batch, run.ended, cost)
+        self.scheduler.finish(batch, run.ended, self._cost(run, result))
         self._idle.append((run.runner, run.slot))
         self._turns.soon()
         if batch.shares is not None:
@@ -174,7 +174,7 @@ class Driver:
         else:
             self._deliver(run, model_batch, result, over)
 
-    def _checked(self, run: "_Run", model_batch: ModelBatch, outcome: RunOutcome) -> "_Result":
+    def _checked(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome) -> "Result":
         """What the model has returned, independent of the slot; a failure if it is not what it should be."""
         if isinstance(outcome, Failure):
             return outcome
@@ -184,7 +184,14 @@ class Driver:
         except Exception as error:
             return failure_of(error, during=f"the check of the outputs of {self._name}")
 
-    def _share_fate(self, batch: Batch[Job], model_batch: ModelBatch, result: "_Result") -> Sequence[Job]:
+    def _cost(self, run: "Run", result: "Result") -> float | None:
+        """What a batch took, if that says anything about others: a failed one does not, nor the first of a size."""
+        rows = run.batch.padded_rows
+        is_typical = rows in self._ran and not _is_unforeseen(result)
+        self._ran.add(rows)
+        return run.ended - run.assembly if is_typical else None
+
+    def _share_fate(self, batch: Batch[Job], model_batch: ModelBatch, result: "Result") -> Sequence[Job]:
         """The oversize requests that fail with their parts in this batch. Their other parts will not run."""
         assert batch.shares is not None
         failed = [
@@ -198,12 +205,12 @@ class Driver:
             self.scheduler.fail(job)
         return failed
 
-    def _deliver_later(self, run: "_Run", model_batch: ModelBatch, result: "_Result", over: Sequence[Job]) -> None:
+    def _deliver_later(self, run: "Run", model_batch: ModelBatch, result: "Result", over: Sequence[Job]) -> None:
         self._delivering -= 1
         self._deliver(run, model_batch, result, over)
         self.tell_if_idle()
 
-    def _deliver(self, run: "_Run", model_batch: ModelBatch, result: "_Result", over: Sequence[Job]) -> None:
+    def _deliver(self, run: "Run", model_batch: ModelBatch, result: "Result", over: Sequence[Job]) -> None:
         """Answer a batch's requests. `over` are those that are over with it: one in parts is with its last one."""
         batch = run.batch
         started, ended, rows = model_batch.started, model_batch.ended, model_batch.rows
@@ -246,12 +253,12 @@ class Driver:
             start = end
 
 
-_Result = Mapping[int, Array] | Failure
+Result = Mapping[int, Array] | Failure
 """The outputs of a batch by index, or why there are none."""
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class Run:
     """A batch on its way through an instance."""
 
     batch: Batch[Job]
@@ -262,7 +269,7 @@ class _Run:
     """When the instance came back."""
 
 
-def _is_unforeseen(result: _Result) -> bool:
+def _is_unforeseen(result: Result) -> bool:
     return isinstance(result, Failure) and result.unforeseen
 
 

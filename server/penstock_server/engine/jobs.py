@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from penstock_scheduler import Reason, Ticket, TrafficClass
-from penstock_server.backends.base import RequestInfo
+from penstock_server.backends.base import ModelBatch, RequestInfo
 from penstock_server.errors import Failure
 from penstock_server.tensors.codec import Array, Buffer
 from penstock_server.tensors.spec import TensorSpec
@@ -117,6 +117,34 @@ class Job(Ticket):
         self.pieces = None
         self.plan.version.driver.cancel(self)
         return True
+
+
+class StreamedJob(Job):
+    """A request to a decoupled model, which answers with any number of responses.
+
+    `more` is called with each of them; when it says False, the model has to wait until `go_on` is called. `done` is
+    called at the end, with no outputs or with a failure.
+    """
+
+    __slots__ = ("batch", "more")
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Sequence[Buffer],
+        info: RequestInfo,
+        arrived: float,
+        done: Done,
+        more: Callable[[Outputs], bool],
+    ) -> None:
+        super().__init__(plan, tensors, info, arrived, done)
+        self.more = more
+        self.batch: ModelBatch | None = None  # once it runs
+
+    def go_on(self) -> None:
+        """There is room for more responses."""
+        if self.batch is not None and self.batch.flow is not None:
+            self.batch.flow.give_withheld()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,20 @@ import numpy as np
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_scheduler import Bounds, Settings
-from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo, Tensors
+from penstock_server.backends.base import (
+    Backend,
+    DecoupledInstance,
+    ModelBatch,
+    ModelFiles,
+    ModelInstance,
+    RequestInfo,
+    Tensors,
+)
+from penstock_server.backends.generators import GeneratorRunner
 from penstock_server.backends.runner import ThreadRunner, close
 from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.batching import scheduler_settings
+from penstock_server.engine.decoupled import LIVE, DecoupledDriver
 from penstock_server.engine.driver import Driver, SharedDevice
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
 from penstock_server.errors import LoadError, ModelError
@@ -57,7 +67,7 @@ class Prepared:
     config: ModelConfig
     spec: ModelSpec
     scheduling: Settings
-    instances: Sequence[ModelInstance]
+    instances: Sequence[ModelInstance | DecoupledInstance]
     costs: Sequence[tuple[int, float]]
     """What the warm-up has measured: rows and seconds."""
 
@@ -114,7 +124,7 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         spec = model_spec(config, load_labels(config, source.path))
         scheduling = scheduler_settings(
             spec,
-            spec.instance_count,
+            spec.instance_count * (LIVE if spec.decoupled else 1),
             max_queued_rows=settings.max_queued_rows,
             max_queued_bytes=settings.max_queued_bytes,
         )
@@ -122,6 +132,7 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         costs: list[tuple[int, float]] = []
         instances = opened.instances(config, spec.instance_count)
         try:
+            _check_kind(instances, spec)
             for sample in samples:
                 for instance in instances:
                     costs += _warm_up(instance, spec, sample)
@@ -142,10 +153,18 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
     """Give a loaded version its queue and its threads. On the loop."""
     post = asyncio.get_running_loop().call_soon_threadsafe
     name = f"model '{prepared.spec.name}' version {prepared.version}"
-    runners = [ThreadRunner(instance, post, name) for instance in prepared.instances]
-    driver = Driver(
-        prepared.spec, prepared.scheduling, runners, name=name, bounds=settings.bounds, device=settings.device
-    )
+    spec, scheduling, bounds, device = prepared.spec, prepared.scheduling, settings.bounds, settings.device
+    driver: Driver
+    if spec.decoupled:
+        generators = [
+            GeneratorRunner(each, post, name) for each in prepared.instances if isinstance(each, DecoupledInstance)
+        ]
+        driver = DecoupledDriver(spec, scheduling, generators * LIVE, name=name, bounds=bounds, device=device)
+    else:
+        runners = [
+            ThreadRunner(each, post, name) for each in prepared.instances if not isinstance(each, DecoupledInstance)
+        ]
+        driver = Driver(spec, scheduling, runners, name=name, bounds=bounds, device=device)
     for rows, seconds in prepared.costs:
         driver.scheduler.cost.seed(rows, seconds)
     return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)
@@ -174,7 +193,9 @@ def why_zeros_fail(prepared: Prepared) -> str | None:
     return _why_it_fails(prepared.instances[0], spec, WarmupSample("zeros", 1, inputs, 1))
 
 
-def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample) -> Iterator[tuple[int, float]]:
+def _warm_up(
+    instance: ModelInstance | DecoupledInstance, spec: ModelSpec, sample: WarmupSample
+) -> Iterator[tuple[int, float]]:
     """Run a sample as often as it says. Yields rows and seconds of each run but the first, which is a cold one."""
     for run in range(sample.count):
         began = time.monotonic()
@@ -188,17 +209,43 @@ def _warm_up(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample) -> 
             yield (sample.rows, time.monotonic() - began)
 
 
-def _why_it_fails(instance: ModelInstance, spec: ModelSpec, sample: WarmupSample) -> str | None:
+def _why_it_fails(instance: ModelInstance | DecoupledInstance, spec: ModelSpec, sample: WarmupSample) -> str | None:
     """Run a sample once. None if all outputs are there and as they should be."""
     request = RequestInfo(sample.rows, outputs=tuple(tensor.name for tensor in spec.outputs))
     batch = ModelBatch(_as_model_takes(sample.inputs, spec), sample.rows, [request])
     try:
-        check_outputs(instance.run(batch), range(len(spec.outputs)), spec, sample.rows)
+        for outputs in _responses(instance, batch):
+            check_outputs(outputs, range(len(spec.outputs)), spec, sample.rows)
     except (BadOutput, ModelError) as error:
         return str(error)
     except BaseException as error:  # as in `prepare`
         return f"{type(error).__name__}: {error}"
     return batch.failures[0].message if batch.failures else None
+
+
+def _responses(instance: ModelInstance | DecoupledInstance, batch: ModelBatch) -> Sequence[Tensors]:
+    """What an instance answers: all of it if it is a decoupled model's."""
+    if not isinstance(instance, DecoupledInstance):
+        return [instance.run(batch)]
+
+    async def collect() -> Sequence[Tensors]:
+        return [tensors async for tensors in instance.stream(batch)]
+
+    return asyncio.run(collect())
+
+
+def _check_kind(instances: Sequence[ModelInstance | DecoupledInstance], spec: ModelSpec) -> None:
+    """Raise LoadError if the model answers in another way than its configuration says."""
+    for instance in instances:
+        if spec.decoupled == isinstance(instance, DecoupledInstance):
+            continue
+        if spec.decoupled:
+            reason = "a decoupled model is a Python model whose infer() is a generator, and this is none"
+        else:
+            reason = "its infer() is a generator, so it has to be decoupled: true"
+        raise LoadError(
+            reason, model=spec.name, file=_config_file(spec.name), field="model_transaction_policy.decoupled"
+        )
 
 
 def _config_file(model: str) -> str:

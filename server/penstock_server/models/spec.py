@@ -168,7 +168,8 @@ def _batching(config: ModelConfig) -> Batching:
         return Batching()
     batching = config.dynamic_batching
     return Batching(
-        enabled=config.max_batch_size > 0,
+        # A decoupled model answers each request by itself.
+        enabled=config.max_batch_size > 0 and not config.model_transaction_policy.decoupled,
         preferred_sizes=tuple(sorted(set(batching.preferred_batch_size))),
         max_queue_delay=batching.max_queue_delay_microseconds / 1e6,
         preserve_ordering=batching.preserve_ordering,
