@@ -237,7 +237,7 @@ def test_a_deadline_that_had_passed_on_arrival(python_models: Path, loop: Abstra
     [
         "RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryStatus", "SystemSharedMemoryRegister",
         "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus", "CudaSharedMemoryRegister",
-        "CudaSharedMemoryUnregister", "TraceSetting", "LogSettings", "ModelStreamInfer",
+        "CudaSharedMemoryUnregister", "TraceSetting", "LogSettings",
     ],
 )  # fmt: skip
 def test_methods_that_are_not_there_yet(method: str, either: Call) -> None:

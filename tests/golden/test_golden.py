@@ -18,11 +18,9 @@ from tests.golden.serving import Call
 
 HELD = (
     "server", "wire", "ready", "metadata", "config", "infer", "types", "bytes", "validate", "params", "classify",
-    "model-error", "statistics",
+    "model-error", "statistics", "stream", "decoupled",
 )  # fmt: skip
 LATER = {
-    "stream": "streaming inference",
-    "decoupled": "streaming inference",
     "sequence": "the sequence batcher",
     "repository": "loading and unloading on request",
 }

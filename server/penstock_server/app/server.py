@@ -36,6 +36,7 @@ from penstock_server.service.inference import Inference
 from penstock_server.service.reflection import ReflectionService
 from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
 from penstock_server.service.state import ServerState
+from penstock_server.service.streaming import StreamInference
 from penstock_server.service.v2 import SERVICE as V2_SERVICE
 from penstock_server.service.v2 import V2Service
 from penstock_server.transports.base import Transport, check_address
@@ -163,8 +164,17 @@ class PenstockServer:
             None if self._trace is None else self._trace.record,
             lambda: self.state.exiting,
         )
+        streaming = StreamInference(
+            decoder,
+            dialect,
+            self._budget,
+            self.settings.transport.max_message_bytes,
+            tenant_key=self.settings.tenant_key,
+            on_request=None if self._trace is None else self._trace.record,
+            is_exiting=lambda: self.state.exiting,
+        )
         methods: dict[str, Unary | Stream] = {}
-        methods |= V2Service(self.models, self.state, dialect, inference, __version__).methods()
+        methods |= V2Service(self.models, self.state, dialect, inference, streaming, __version__).methods()
         methods |= HealthService(self.state, dialect).methods()
         if self.settings.reflection:
             methods |= ReflectionService([V2_SERVICE, HEALTH_SERVICE], dialect.malformed).methods()

@@ -79,12 +79,15 @@ class Decoder:
         self._models = models
         self._dialect = dialect
 
-    def decode(self, message: Buffer) -> InferRequest:
-        """A checked request. Raises PenstockError with the text and status that the client is told."""
+    def decode(self, message: Buffer, *, streaming: bool = False) -> InferRequest:
+        """A checked request. Raises PenstockError with the text and status that the client is told.
+
+        Decoupled models are for `streaming` requests, those of ModelStreamInfer.
+        """
         scanned, request = self._parse(message)
         version = self._models.find(request.model_name, parse_version(request.model_version, self._dialect))
         spec = version.spec
-        if spec.decoupled:
+        if spec.decoupled and not streaming:
             raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
         limits = self._dialect.limits
         if limits is not None and len(request.id) > limits.id_length:

@@ -54,6 +54,8 @@ class Dialect:
     """A request of more rows than a batch is run in parts; Triton refuses it."""
     honest_overload: bool
     """A full queue is RESOURCE_EXHAUSTED and a passed deadline DEADLINE_EXCEEDED; Triton: UNAVAILABLE."""
+    richer_streams: bool
+    """On ModelStreamInfer a failure's status is told, and single requests can be cancelled."""
 
     def refusal(self, refused: Refused, request_id: str) -> Failure:
         """What a client is told whose request was not run."""
@@ -118,6 +120,7 @@ PENSTOCK = Dialect(
     malformed=Failure(Status.INVALID_ARGUMENT, "the request is not a well-formed message"),
     split_oversize=True,
     honest_overload=True,
+    richer_streams=True,
 )
 
 TRITON = Dialect(
@@ -129,4 +132,5 @@ TRITON = Dialect(
     malformed=Failure(Status.INTERNAL, "Unable to parse request"),
     split_oversize=False,
     honest_overload=False,
+    richer_streams=False,
 )

@@ -13,7 +13,7 @@ from penstock_server.service.seam import Buffer, Cancel, Parts, Reply, RequestHe
 from penstock_server.service.timing import TIMING_KEY, server_timing
 from penstock_server.status import Status
 
-_EXITING = Failure(
+EXITING = Failure(
     Status.UNAVAILABLE,
     "GRPC server is shutting down and has stopped accepting new requests.",
     (("grpc-retry-pushback-ms", "1000"),),
@@ -47,7 +47,7 @@ class Inference:
         arrived = time.monotonic()
         size = len(message)
         if self._is_exiting():
-            reply(_EXITING)
+            reply(EXITING)
             return nothing_to_cancel
         if not self._budget.take(size):
             reply(self._dialect.too_many_bytes)
@@ -77,7 +77,7 @@ class Inference:
             done,
             deadline=head.deadline,
             level=request.parameters.priority,
-            tenant=self._tenant(head),
+            tenant=tenant_of(head, self._tenant_key),
         )
         try:
             if self._on_request is not None:
@@ -88,13 +88,6 @@ class Inference:
             reply(failure_of(error, during=head.method))
         return cancel
 
-    def _tenant(self, head: RequestHead) -> str:
-        if self._tenant_key:
-            for key, value in head.metadata:
-                if key == self._tenant_key:
-                    return value if isinstance(value, str) else value.decode("utf-8", "replace")
-        return ""
-
     def _answer(self, request: InferRequest, outcome: Outcome) -> Parts | Failure:
         if isinstance(outcome, Failure):
             return outcome
@@ -104,3 +97,12 @@ class Inference:
             return respond(request.plan, request.info.id, outcome, self._max_message_bytes)
         except Exception as error:
             return failure_of(error, during="the making of a response")
+
+
+def tenant_of(head: RequestHead, key: str) -> str:
+    """Whose request it is, by the metadata key that says so; empty without one. `key` is in lower case."""
+    if key:
+        for name, value in head.metadata:
+            if name == key:
+                return value if isinstance(value, str) else value.decode("utf-8", "replace")
+    return ""

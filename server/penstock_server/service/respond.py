@@ -23,7 +23,7 @@ def respond(plan: Plan, request_id: str, outputs: Outputs, max_bytes: int) -> li
     response, raw = build_response(plan, request_id, outputs)
     parts: list[Buffer] = [response.SerializeToString()]
     for data in raw:
-        parts.append(_RAW_TAG + _varint(len(data)))
+        parts.append(_RAW_TAG + varint(len(data)))
         parts.append(data)
     size = sum(map(len, parts))
     if size > max_bytes:
@@ -51,7 +51,8 @@ def _shape(array: Array) -> tuple[int, ...]:
     return array.shape
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -5,12 +5,13 @@ from penstock_server.engine.statistics import Duration, VersionStatistics
 from penstock_server.engine.versions import LATEST, Models, ServedVersion, VersionState
 from penstock_server.errors import InvalidRequest, NotReady, Unsupported
 from penstock_server.models.spec import ModelSpec
-from penstock_server.service.calls import simple, unimplemented, unimplemented_stream
+from penstock_server.service.calls import simple, unimplemented
 from penstock_server.service.decode import parse_version
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.inference import Inference
 from penstock_server.service.seam import Methods, Stream, Unary
 from penstock_server.service.state import ServerState
+from penstock_server.service.streaming import StreamInference
 from penstock_server.tensors.spec import TensorSpec
 
 SERVICE = "inference.GRPCInferenceService"
@@ -36,12 +37,19 @@ class V2Service:
     """Answers the RPCs of `GRPCInferenceService`."""
 
     def __init__(
-        self, models: Models, state: ServerState, dialect: Dialect, inference: Inference, server_version: str
+        self,
+        models: Models,
+        state: ServerState,
+        dialect: Dialect,
+        inference: Inference,
+        streaming: StreamInference,
+        server_version: str,
     ) -> None:
         self._models = models
         self._state = state
         self._dialect = dialect
         self._inference = inference
+        self._streaming = streaming
         self._server_version = server_version
 
     def methods(self) -> Methods:
@@ -59,7 +67,7 @@ class V2Service:
             "ModelInfer": self._inference.unary,
         }
         table |= {name: unimplemented(sentence) for name, sentence in _NOT_YET.items()}
-        table["ModelStreamInfer"] = unimplemented_stream("streaming inference is not supported by this server yet")
+        table["ModelStreamInfer"] = self._streaming.stream
         return {f"/{SERVICE}/{name}": method for name, method in table.items()}
 
     # The server.

@@ -13,6 +13,7 @@ from penstock_server.service.inference import Inference
 from penstock_server.service.reflection import ReflectionService
 from penstock_server.service.seam import Methods, Parts, RequestHead, Stream, Unary
 from penstock_server.service.state import ServerState
+from penstock_server.service.streaming import StreamInference
 from penstock_server.service.v2 import V2Service
 from penstock_server.status import Status
 from tests.server.service.fakes import FakeSink
@@ -83,9 +84,11 @@ def methods(dialect: Dialect) -> Methods:
     models = Models()
     state = ServerState(models)
     state.start()
-    inference = Inference(Decoder(models, dialect), dialect, ByteBudget(1000), 1000)
+    decoder, budget = Decoder(models, dialect), ByteBudget(1000)
+    inference = Inference(decoder, dialect, budget, 1000)
+    streaming = StreamInference(decoder, dialect, budget, 1000)
     return {
-        **V2Service(models, state, dialect, inference, "0").methods(),
+        **V2Service(models, state, dialect, inference, streaming, "0").methods(),
         **HealthService(state, dialect).methods(),
         **ReflectionService([], dialect.malformed).methods(),
     }

@@ -1,0 +1,413 @@
+"""ModelStreamInfer: one stream, many requests, each answered on it.
+
+    on_message ─▶ decode ─▶ engine ─▶ done ─▶ (its turn) ─▶ sink
+
+* A request that fails is a message with the error; the stream goes on. A client that sends the metadata
+  `triton_grpc_error: true` wants the first failure of a model as the stream's own status instead.
+* Answers come in the order of the requests, so the first that is not answered holds up those behind it. Responses of
+  decoupled models are sent as they come, in order within a request.
+* Memory is bounded by not reading: a message's receive window is given back while the stream has room, in requests and
+  in bytes, and while its reader keeps up. So a client that does not read is soon not read from either, and a decoupled
+  model that writes for it is told to wait.
+* When the client is gone, all that it has asked is cancelled.
+
+Beyond Triton's protocol, in Penstock's dialect: a failure's status travels as the parameter `grpc_status` of
+`infer_response`, and a message with the parameter `cancel` cancels the requests of that id, which are then answered
+with CANCELLED unless they were answered before.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from penstock_proto.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from penstock_scheduler import Reason, TrafficClass
+from penstock_server.engine.jobs import Job, Outcome, Outputs, Refused, StreamedJob
+from penstock_server.errors import Failure, failure_of
+from penstock_server.service.budget import ByteBudget
+from penstock_server.service.decode import Decoder, InferRequest
+from penstock_server.service.dialect import Dialect
+from penstock_server.service.inference import EXITING, tenant_of
+from penstock_server.service.respond import respond, varint
+from penstock_server.service.scan import Malformed, scan
+from penstock_server.service.seam import Buffer, Parts, RequestHead, Stream, StreamHandler, StreamSink
+from penstock_server.status import Status
+
+STATUS_KEY = "triton_grpc_error"
+CANCEL_KEY = "cancel"
+
+_CANCELLED = Failure(Status.CANCELLED, "the request was cancelled by its client")
+
+_ERROR_TAG = bytes([1 << 3 | 2])
+_RESPONSE_TAG = bytes([2 << 3 | 2])
+
+
+def _flag(value: bool) -> bytes:
+    """The field that says whether a response is its request's last. Fields may stand in any order: it is appended."""
+    response = ModelInferResponse()
+    response.parameters["triton_final_response"].bool_param = value
+    return response.SerializeToString()
+
+
+_FINAL, _NOT_FINAL = _flag(True), _flag(False)
+
+_AT_ADMISSION = frozenset(Reason) - {Reason.EXPIRED, Reason.HOPELESS, Reason.TIMEOUT}
+"""Refusals that Triton gives before it has scheduled a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBounds:
+    """What one stream may have in flight before it is not read from any more."""
+
+    requests: int = 256
+    nbytes: int = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """What all streams together have open, and have seen."""
+
+    streams: int
+    requests: int
+    """In flight."""
+    opened: int
+    messages: int
+
+
+class StreamInference:
+    """Answers ModelStreamInfer."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        dialect: Dialect,
+        budget: ByteBudget,
+        max_message_bytes: int,
+        *,
+        tenant_key: str = "",
+        on_request: Callable[[Job], None] | None = None,
+        is_exiting: Callable[[], bool] = lambda: False,
+        bounds: StreamBounds = StreamBounds(),
+    ) -> None:
+        self.decoder = decoder
+        self.dialect = dialect
+        self.budget = budget
+        self.max_message_bytes = max_message_bytes
+        self.tenant_key = tenant_key.lower()  # as keys arrive
+        self.on_request = on_request
+        self.is_exiting = is_exiting
+        self.bounds = bounds
+        self.streams: set[InferStream] = set()
+        self.opened = 0
+        self.messages = 0
+        self.stream = Stream(self.open)
+
+    def __repr__(self) -> str:
+        return f"<StreamInference: {len(self.streams)} streams open>"
+
+    def open(self, head: RequestHead, sink: StreamSink) -> StreamHandler:
+        stream = InferStream(self, head, sink)
+        self.streams.add(stream)
+        self.opened += 1
+        return stream
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(
+            streams=len(self.streams),
+            requests=sum(stream.in_flight for stream in self.streams),
+            opened=self.opened,
+            messages=self.messages,
+        )
+
+
+class _Asked:
+    """A request of a stream, from its message to its last response."""
+
+    __slots__ = ("answer", "job", "message", "request", "size", "stream", "was_scheduled")
+
+    def __init__(self, stream: "InferStream", message: Buffer) -> None:
+        self.stream = stream
+        self.message = message
+        self.size = len(message)
+        self.request: InferRequest | None = None
+        self.job: Job | None = None
+        self.answer: Parts | Failure | None = None  # what is still to be sent; () is nothing
+        self.was_scheduled = False
+
+    def done(self, outcome: Outcome) -> None:
+        """The engine's answer, or the end of a decoupled model's."""
+        self.stream.answered(self, outcome)
+
+    def more(self, outputs: Outputs) -> bool:
+        """One response of a decoupled model. False: no more for now."""
+        return self.stream.respond(self, outputs)
+
+
+class InferStream:
+    """One stream: the handler of its transport's sink."""
+
+    def __init__(self, service: StreamInference, head: RequestHead, sink: StreamSink) -> None:
+        self._service = service
+        self._head = head
+        self._sink = sink
+        self._tenant = tenant_of(head, service.tenant_key)
+        self._wants_status = (STATUS_KEY, "true") in head.metadata
+        self._ordered: deque[_Asked] = deque()  # answered in this order
+        self._decoupled: dict[_Asked, None] = {}  # answered as they come
+        self._nbytes = 0
+        self._owed = 0  # messages whose window is still to be given back
+        self._outbox: deque[Parts] = deque()  # of decoupled models, while the reader does not keep up
+        self._is_blocked = False
+        self._has_ended = False  # the client has sent all
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        state = "over" if self._is_over else "blocked" if self._is_blocked else "open"
+        return f"<InferStream {state}: {self.in_flight} requests, {self._nbytes} bytes in flight>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without their last response."""
+        return len(self._ordered) + len(self._decoupled)
+
+    # The transport's calls.
+
+    def on_message(self, message: Buffer) -> None:
+        service = self._service
+        service.messages += 1
+        asked = _Asked(self, message)
+        self._nbytes += asked.size
+        self._ordered.append(asked)
+        self._owed += 1
+        if service.budget.take(asked.size):
+            self._begin(asked)
+        else:
+            asked.answer = service.dialect.too_many_bytes
+            self._nbytes -= asked.size
+            asked.size = 0
+        self._flush()
+
+    def on_end(self) -> None:
+        self._has_ended = True
+        self._flush()
+
+    def on_cancel(self) -> None:
+        self._close()
+
+    def on_writable(self) -> None:
+        self._is_blocked = False
+        while self._outbox and not self._is_blocked:
+            self._send(self._outbox.popleft())
+        if not self._is_blocked:
+            for asked in list(self._decoupled):
+                if isinstance(asked.job, StreamedJob):
+                    asked.job.go_on()
+        self._flush()
+
+    # A request's way in.
+
+    def _begin(self, asked: _Asked) -> None:
+        service = self._service
+        arrived = time.monotonic()
+        try:
+            request = service.decoder.decode(asked.message, streaming=True)
+        except Exception as error:
+            if not self._is_cancellation(asked):
+                asked.answer = failure_of(error, during=self._head.method)
+            return
+        if service.is_exiting():
+            asked.answer = EXITING
+            return
+        asked.request = request
+        try:
+            job = asked.job = self._job(asked, request, arrived)
+            if service.on_request is not None:
+                service.on_request(job)
+            request.plan.version.driver.submit(job)
+        except Exception as error:
+            asked.job = None
+            self._decoupled.pop(asked, None)
+            if asked not in self._ordered:
+                self._ordered.append(asked)
+            asked.answer = failure_of(error, during=self._head.method)
+
+    def _job(self, asked: _Asked, request: InferRequest, arrived: float) -> Job:
+        job: Job
+        if request.plan.version.spec.decoupled:
+            self._ordered.pop()
+            self._decoupled[asked] = None
+            job = StreamedJob(request.plan, request.tensors, request.info, arrived, asked.done, asked.more)
+        else:
+            job = Job(request.plan, request.tensors, request.info, arrived, asked.done)
+        job.deadline = self._head.deadline
+        job.traffic = TrafficClass.STREAM
+        job.level = request.parameters.priority
+        job.tenant = self._tenant
+        return job
+
+    def _is_cancellation(self, asked: _Asked) -> bool:
+        """Whether it is no request but cancels one; then that is done. Only asked of what is no request."""
+        if not self._service.dialect.richer_streams:
+            return False
+        request = _parsed(asked.message)
+        if request is None or CANCEL_KEY not in request.parameters or request.inputs:
+            return False
+        asked.answer = ()
+        name = request.parameters[CANCEL_KEY].string_param
+        for other in [*self._ordered, *self._decoupled]:
+            job, asks = other.job, other.request
+            if job is not None and asks is not None and asks.info.id == name and job.cancel():
+                self.answered(other, _CANCELLED)
+        return True
+
+    # Its way out.
+
+    def answered(self, asked: _Asked, outcome: Outcome) -> None:
+        """The engine has answered a request, or a decoupled model is at its end."""
+        if self._is_over:
+            return
+        asked.was_scheduled = not (isinstance(outcome, Refused) and outcome.reason in _AT_ADMISSION)
+        answer = self._answer(asked, outcome)
+        if asked in self._decoupled:
+            self._finish_decoupled(asked, answer)
+        else:
+            asked.answer = answer
+        self._flush()
+
+    def respond(self, asked: _Asked, outputs: Outputs) -> bool:
+        """A decoupled model has made a response. False: the reader does not keep up."""
+        if self._is_over or asked not in self._decoupled:
+            return True
+        answer = self._parts(asked, outputs, _NOT_FINAL)
+        self._send_or_keep(self._failed(asked, answer) if isinstance(answer, Failure) else answer)
+        return not self._is_blocked
+
+    def _answer(self, asked: _Asked, outcome: Outcome) -> Parts | Failure:
+        assert asked.request is not None
+        if isinstance(outcome, Failure):
+            return outcome
+        if isinstance(outcome, Refused):
+            return self._service.dialect.refusal(outcome, asked.request.info.id)
+        if asked in self._decoupled:
+            return self._empty_final(asked) if asked.request.parameters.empty_final_response else ()
+        return self._parts(asked, outcome, _FINAL)
+
+    def _parts(self, asked: _Asked, outputs: Outputs, flag: bytes) -> Parts | Failure:
+        assert asked.request is not None
+        request, room = asked.request, self._service.max_message_bytes
+        try:
+            inner = respond(request.plan, request.info.id, outputs, room)
+        except Exception as error:
+            return failure_of(error, during="the making of a response")
+        inner.append(flag)
+        return _wrapped(inner)
+
+    def _empty_final(self, asked: _Asked) -> Parts:
+        """The end of a decoupled model's responses, with names as the *request* has them."""
+        response = _named(asked)
+        return _wrapped([response.SerializeToString(), _FINAL])
+
+    def _failed(self, asked: _Asked, failure: Failure) -> Parts:
+        """The message that tells a failure."""
+        response = ModelInferResponse()
+        if asked.was_scheduled:
+            response = _named(asked)
+        elif asked.request is not None:
+            response.id = asked.request.info.id
+        else:
+            request = _parsed(asked.message)
+            response.id = "" if request is None else request.id
+        if self._service.dialect.richer_streams:
+            response.parameters["grpc_status"].int64_param = failure.status
+        text = failure.message.encode("utf-8", "replace")
+        inner = [response.SerializeToString(), _FINAL if asked.was_scheduled else b""]
+        return [_ERROR_TAG + varint(len(text)) + text, *_wrapped(inner)]
+
+    def _finish_decoupled(self, asked: _Asked, answer: Parts | Failure) -> None:
+        del self._decoupled[asked]
+        if isinstance(answer, Failure):
+            if self._wants_status and asked.was_scheduled:
+                self._end(answer)
+                return
+            answer = self._failed(asked, answer)
+        self._release(asked)
+        if answer:
+            self._send_or_keep(answer)
+
+    def _flush(self) -> None:
+        """Send what has its turn, give the window back while there is room, and end if all is said."""
+        ordered = self._ordered
+        while ordered and not self._is_blocked and not self._is_over and (answer := ordered[0].answer) is not None:
+            asked = ordered.popleft()
+            if isinstance(answer, Failure):
+                if self._wants_status and asked.was_scheduled:
+                    self._end(answer)
+                    return
+                answer = self._failed(asked, answer)
+            self._release(asked)
+            if answer:
+                self._send(answer)
+        if self._is_over:
+            return
+        bounds = self._service.bounds
+        if self._owed and not self._is_blocked and self.in_flight < bounds.requests and self._nbytes < bounds.nbytes:
+            owed, self._owed = self._owed, 0
+            self._sink.consumed(owed)
+        if self._has_ended and not self.in_flight and not self._outbox:
+            self._end()
+
+    def _send(self, parts: Parts) -> None:
+        if not self._sink.send(parts):
+            self._is_blocked = True
+
+    def _send_or_keep(self, parts: Parts) -> None:
+        if self._is_blocked:
+            self._outbox.append(parts)
+        else:
+            self._send(parts)
+
+    def _release(self, asked: _Asked) -> None:
+        self._nbytes -= asked.size
+        self._service.budget.give(asked.size)
+        asked.message = b""
+
+    def _end(self, failure: Failure | None = None) -> None:
+        """It is over, well or with a failure."""
+        if not self._is_over:
+            self._close()
+            self._sink.finish(failure)
+
+    def _close(self) -> None:
+        """Whatever is still in flight is wanted by nobody."""
+        self._is_over = True
+        self._service.streams.discard(self)
+        for asked in [*self._ordered, *self._decoupled]:
+            if asked.job is not None:
+                asked.job.cancel()
+            self._release(asked)
+        self._ordered.clear()
+        self._decoupled.clear()
+        self._outbox.clear()
+
+
+def _named(asked: _Asked) -> ModelInferResponse:
+    """A response with the id, and with the model's name and version as the request has them."""
+    request = _parsed(asked.message)
+    assert request is not None, "it was decoded before"
+    return ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
+
+
+def _parsed(message: Buffer) -> ModelInferRequest | None:
+    """A request without its raw contents; None if it is malformed. For what is not the normal way only."""
+    try:
+        return ModelInferRequest.FromString(scan(message, None).head)
+    except (Malformed, DecodeError):
+        return None
+
+
+def _wrapped(inner: Sequence[Buffer]) -> list[Buffer]:
+    """The pieces of a ModelInferResponse as those of a ModelStreamInferResponse."""
+    return [_RESPONSE_TAG + varint(sum(map(len, inner))), *inner]
