@@ -330,6 +330,7 @@ class InferStream:
         del self._decoupled[asked]
         if isinstance(answer, Failure):
             if self._wants_status and asked.was_scheduled:
+                self._release(asked)
                 self._end(answer)
                 return
             answer = self._failed(asked, answer)
@@ -344,6 +345,7 @@ class InferStream:
             asked = ordered.popleft()
             if isinstance(answer, Failure):
                 if self._wants_status and asked.was_scheduled:
+                    self._release(asked)
                     self._end(answer)
                     return
                 answer = self._failed(asked, answer)
