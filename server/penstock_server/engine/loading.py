@@ -38,6 +38,7 @@ from penstock_server.errors import LoadError, ModelError
 from penstock_server.models.completion import complete_config
 from penstock_server.models.labels import load_labels
 from penstock_server.models.repository import ModelSource
+from penstock_server.models.sequences import read_sequences
 from penstock_server.models.spec import ModelSpec, model_spec
 from penstock_server.models.warmup import MAX_ELEMENTS, WarmupSample, warmup_samples
 
@@ -121,7 +122,7 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         config = complete_config(
             source.config, opened.signature, default_max_batch_size=settings.default_max_batch_size
         )
-        spec = model_spec(config, load_labels(config, source.path))
+        spec = model_spec(config, load_labels(config, source.path), read_sequences(config, source.path))
         scheduling = scheduler_settings(
             spec,
             spec.instance_count * (LIVE if spec.decoupled else 1),

@@ -192,12 +192,6 @@ def _scheduling(config: ModelConfig) -> Iterator[Problem]:
         yield from _preferred_sizes(config)
         yield from _priorities(config.dynamic_batching)
         yield from _ordering(config.dynamic_batching)
-    if config.HasField("sequence_batching"):
-        yield Problem(
-            "sequence_batching",
-            "served without sequence state in this version: sequence ids and flags have no effect",
-            "warning",
-        )
     if config.model_transaction_policy.decoupled:
         yield Problem(
             "model_transaction_policy.decoupled",

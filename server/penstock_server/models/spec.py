@@ -13,6 +13,7 @@ from penstock_proto.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from penstock_server.models.config import Tensor, datatype_of
 from penstock_server.models.problems import refuse
 from penstock_server.models.scheduling import Scheduling, read_scheduling
+from penstock_server.models.sequences import SequenceSpec
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
@@ -103,6 +104,8 @@ class ModelSpec:
     instance_count: int = 1
     batching: Batching = Batching()
     scheduling: Scheduling = field(default_factory=Scheduling)
+    sequences: SequenceSpec | None = None
+    """None: its requests have nothing to do with each other."""
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -124,7 +127,11 @@ class ModelSpec:
         return ", ".join(f"{t.name} {t.datatype.name} {show_shape((*batch, *t.shape))}" for t in tensors)
 
 
-def model_spec(config: ModelConfig, labels: Mapping[str, Sequence[str]] | None = None) -> ModelSpec:
+def model_spec(
+    config: ModelConfig,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    sequences: SequenceSpec | None = None,
+) -> ModelSpec:
     """The spec of a completed configuration (see completion.py). `labels` are by output name."""
     names = labels or {}
     return ModelSpec(
@@ -137,8 +144,9 @@ def model_spec(config: ModelConfig, labels: Mapping[str, Sequence[str]] | None =
         output_reshapes=_reshapes(config.output),
         decoupled=config.model_transaction_policy.decoupled,
         instance_count=sum(group.count for group in config.instance_group),
-        batching=_batching(config),
+        batching=_batching(config) if sequences is None else _batching_of_steps(config, sequences),
         scheduling=_scheduling(config),
+        sequences=sequences,
         parameters={key: parameter.string_value for key, parameter in config.parameters.items()},
     )
 
@@ -181,6 +189,16 @@ def _batching(config: ModelConfig) -> Batching:
             for level, policy in sorted(batching.priority_queue_policy.items())
             if batching.priority_levels
         },
+    )
+
+
+def _batching_of_steps(config: ModelConfig, sequences: SequenceSpec) -> Batching:
+    """How the steps of different sequences share batches."""
+    return Batching(
+        enabled=config.max_batch_size > 0,
+        preferred_sizes=sequences.preferred_sizes,
+        max_queue_delay=sequences.max_queue_delay,
+        preserve_ordering=sequences.preserve_ordering,
     )
 
 

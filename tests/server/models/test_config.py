@@ -332,11 +332,6 @@ def test_errors_name_the_field_and_the_reason(text: str, field: str, reason: str
     ("text", "field", "reason"),
     [
         (
-            "sequence_batching { }",
-            "sequence_batching",
-            "served without sequence state in this version: sequence ids and flags have no effect",
-        ),
-        (
             "model_transaction_policy { decoupled: true }",
             "model_transaction_policy.decoupled",
             "a decoupled model answers on ModelStreamInfer only; ModelInfer refuses it",

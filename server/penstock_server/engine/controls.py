@@ -1,0 +1,41 @@
+"""The control inputs of a sequence model: what the server tells it about each row, [rows, 1]."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from penstock_server.backends.base import RequestInfo, Tensors
+from penstock_server.models.sequences import Control, ControlKind
+from penstock_server.tensors.codec import Array
+
+_WRAPS = {"UINT64": 64, "INT64": 64, "UINT32": 32, "INT32": 32}
+"""Bits of an id. A larger one is cut, and a large unsigned one is the negative signed one of the same bits."""
+
+
+def fill(controls: Sequence[Control], infos: Sequence[RequestInfo | None], *, batched: bool) -> Tensors:
+    """The controls of a batch, given what is known of each row; None is a row without a request."""
+    tensors: Tensors = {}
+    for control in controls:
+        match control.kind:
+            case ControlKind.START:
+                array = _flags(control, [info is not None and info.sequence_start for info in infos])
+            case ControlKind.END:
+                array = _flags(control, [info is not None and info.sequence_end for info in infos])
+            case ControlKind.READY:
+                array = _flags(control, [info is not None for info in infos])
+            case ControlKind.CORRID:
+                array = _ids(control, [0 if info is None else info.correlation_id for info in infos])
+        tensors[control.name] = array.reshape(-1, 1) if batched else array
+    return tensors
+
+
+def _flags(control: Control, values: Sequence[bool]) -> Array:
+    return np.where(values, control.true, control.false).astype(control.datatype.numpy)
+
+
+def _ids(control: Control, ids: Sequence[int | str]) -> Array:
+    if control.datatype.name == "BYTES":
+        return np.array([(id if isinstance(id, str) else str(id or "")).encode() for id in ids], object)
+    bits = _WRAPS[control.datatype.name]
+    numbers = [id & ((1 << bits) - 1) if isinstance(id, int) else 0 for id in ids]
+    return np.array(numbers, f"u{bits // 8}").view(control.datatype.numpy)

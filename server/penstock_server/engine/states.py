@@ -1,0 +1,75 @@
+"""The states of a model's sequences: what it gave out for one request and gets back with the next of that sequence.
+
+Each state is one array with a row for each seat, [seats, ...], allocated when the model loads. So a batch gathers what
+it needs in one step and scatters what it gets in another, whatever the number of sequences, and no more memory is ever
+taken. On a device these would be device arrays: nothing else here would change.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.backends.base import Tensors
+from penstock_server.models.sequences import StateSpec
+from penstock_server.tensors.codec import Array
+from penstock_server.tensors.spec import show_shape
+
+Rows = NDArray[np.intp]
+
+
+class BadState(Exception):
+    """A model returned a state that is not what its config promises. For the log, not for clients."""
+
+
+class States:
+    """All states of one version of a model."""
+
+    def __init__(self, specs: Sequence[StateSpec], seats: int) -> None:
+        self._specs = specs
+        self._arrays: list[Array] = [np.empty((seats, *spec.initial.shape), spec.initial.dtype) for spec in specs]
+        for spec, array in zip(specs, self._arrays, strict=True):
+            array[:] = spec.initial
+        self.nbytes = sum(array.nbytes for array in self._arrays)
+        """What all of them take, used or not."""
+
+    def __repr__(self) -> str:
+        return f"<States: {len(self._specs)} of {self.nbytes} bytes>"
+
+    def reset(self, seats: Rows) -> None:
+        """Begin anew in these seats."""
+        for spec, array in zip(self._specs, self._arrays, strict=True):
+            array[seats] = spec.initial
+
+    def gather(self, seats: Rows, rows: Rows, count: int) -> Tensors:
+        """The inputs of a batch of `count` rows: in `rows` the states of `seats`, in all others initial ones."""
+        tensors: Tensors = {}
+        for spec, array in zip(self._specs, self._arrays, strict=True):
+            if len(rows) == count:
+                tensors[spec.tensor.name] = array[seats]  # rows are in order, and there are no others
+                continue
+            batch = np.empty((count, *spec.initial.shape), spec.initial.dtype)
+            batch[:] = spec.initial
+            batch[rows] = array[seats]
+            tensors[spec.tensor.name] = batch
+        return tensors
+
+    def check(self, outputs: Mapping[str, object], count: int) -> list[Array]:
+        """The states that a model returned. BadState if one is missing, or is not as its config says."""
+        found: list[Array] = []
+        for spec in self._specs:
+            array = outputs.get(spec.output)
+            if not isinstance(array, np.ndarray):
+                raise BadState(f"state '{spec.output}' is missing")
+            if array.dtype != spec.initial.dtype:
+                raise BadState(f"state '{spec.output}' has numpy type {array.dtype}, not {spec.initial.dtype}")
+            if array.shape != (count, *spec.initial.shape):
+                expected = show_shape((count, *spec.initial.shape))
+                raise BadState(f"state '{spec.output}' has shape {show_shape(array.shape)}, not {expected}")
+            found.append(array)
+        return found
+
+    def scatter(self, seats: Rows, rows: Rows, arrays: Sequence[Array]) -> None:
+        """Keep what a batch returned in `rows` as the states of `seats`."""
+        for array, returned in zip(self._arrays, arrays, strict=True):
+            array[seats] = returned[rows]
