@@ -16,6 +16,7 @@ from penstock_client.codec import InferResult, OutputRequest
 from penstock_client.errors import InferenceError, InputError
 from penstock_client.retry import NO_RETRIES, Deadline, RetryPolicy
 from penstock_client.settings import Tls
+from penstock_client.streams import StreamAnswer, StreamRequest
 from penstock_client.sync_client import Client
 from penstock_client.tensors import Tensor
 
@@ -30,6 +31,8 @@ __all__ = [
     "InputError",
     "OutputRequest",
     "RetryPolicy",
+    "StreamAnswer",
+    "StreamRequest",
     "Tensor",
     "Tls",
 ]

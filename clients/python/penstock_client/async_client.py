@@ -12,19 +12,20 @@ Two things are particular to `grpc.aio`:
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from penstock_client import calls, codec
+from penstock_client import calls, codec, streams
 from penstock_client.calls import Call, Health
 from penstock_client.codec import InferResult, OutputRequest, Parameter, Signature
 from penstock_client.errors import InferenceError, of_rpc_error
 from penstock_client.retry import NO_RETRIES, Deadline, Retries, RetryPolicy
 from penstock_client.settings import Metadata, Options, Settings, Timeout, Tls
+from penstock_client.streams import StreamAnswer, StreamRequest
 from penstock_client.tensors import TensorLike
 from penstock_proto import model_config_pb2 as model_config_pb
 from penstock_proto import open_inference_pb2 as pb
@@ -156,6 +157,49 @@ class AsyncClient:
                 self._signatures.pop((model, version), None)
             raise
 
+    async def stream(
+        self,
+        requests: Iterable[StreamRequest] | AsyncIterable[StreamRequest],
+        *,
+        timeout: Timeout = None,
+        metadata: Metadata | None = None,
+    ) -> AsyncGenerator[StreamAnswer, None]:
+        """As `Client.stream`; the requests may come from an async generator, which is asked for one at a time.
+
+        >>> async for answer in client.stream(StreamRequest("counter", {"N": [3]}) for _ in range(2)):
+        ...     print(answer.id, answer.result()["I"])
+        """
+        deadline, pairs = self._settings.deadline(timeout), self._settings.pairs(metadata)
+        failures: list[Exception] = []
+
+        async def messages() -> AsyncGenerator[bytes, None]:
+            try:
+                async for request in _awaited(requests):
+                    known = None
+                    if streams.needs_signature(request):
+                        known = await self._signature(request.model, request.version, deadline, metadata)
+                    yield streams.message(request, known)
+            except Exception as error:  # gRPC would log it, and tell the caller of something else
+                failures.append(error)
+                rpc.cancel()
+
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._connected().stream_stream(streams.PATH)
+        rpc = method(messages(), timeout=deadline.timeout(time.monotonic()), metadata=pairs)
+        try:
+            async for answer in rpc:
+                yield streams.answer(answer)
+        except grpc.RpcError as error:
+            raise of_rpc_error(error) from error
+        except asyncio.CancelledError:
+            if failures:
+                raise failures[0] from None
+            self._raise_if_closed_by_another_task()
+            raise
+        finally:
+            rpc.cancel()
+
     async def _signature(self, model: str, version: str, deadline: Deadline, metadata: Metadata | None) -> Signature:
         known = self._signatures.get((model, version))
         if known is None:
@@ -204,3 +248,12 @@ class AsyncClient:
             else:
                 self._channel = grpc.aio.secure_channel(target, self._credentials, options)
         return self._channel
+
+
+async def _awaited(requests: Iterable[StreamRequest] | AsyncIterable[StreamRequest]) -> AsyncIterator[StreamRequest]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+        return
+    for request in requests:
+        yield request

@@ -193,7 +193,11 @@ def parsed(message: type[M], answer: bytes) -> M:
 
 def infer_result(answer: bytes) -> InferResult:
     """What a serialised `ModelInferResponse` says. InferenceError if it contradicts itself."""
-    response = parsed(pb.ModelInferResponse, answer)
+    return read_response(parsed(pb.ModelInferResponse, answer))
+
+
+def read_response(response: pb.ModelInferResponse) -> InferResult:
+    """The same of a parsed one."""
     raw = response.raw_output_contents
     if raw and len(raw) != len(response.outputs):
         raise malformed(f"{len(response.outputs)} outputs with {len(raw)} raw contents")

@@ -2,18 +2,19 @@
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import grpc
 
-from penstock_client import calls, codec
+from penstock_client import calls, codec, streams
 from penstock_client.calls import Call, Health
 from penstock_client.codec import InferResult, OutputRequest, Parameter, Signature
 from penstock_client.errors import InferenceError, of_rpc_error
 from penstock_client.retry import NO_RETRIES, Deadline, Retries, RetryPolicy
 from penstock_client.settings import Metadata, Options, Settings, Timeout, Tls
+from penstock_client.streams import StreamAnswer, StreamRequest
 from penstock_client.tensors import TensorLike
 from penstock_proto import model_config_pb2 as model_config_pb
 from penstock_proto import open_inference_pb2 as pb
@@ -164,6 +165,52 @@ class Client:
                 # Perhaps another model was loaded under this name: ask anew the next time.
                 self._signatures.pop((model, version), None)
             raise
+
+    def stream(
+        self,
+        requests: Iterable[StreamRequest],
+        *,
+        timeout: Timeout = None,
+        metadata: Metadata | None = None,
+    ) -> Generator[StreamAnswer, None, None]:
+        """Ask many things on one stream, and take the answers as they come.
+
+        The requests are sent while answers are read, so they may come from a generator that waits for something. A
+        request that fails is an answer with its error; the stream goes on. Whoever stops taking answers cancels what is
+        still in flight. Streams are not retried.
+
+        Raises `InferenceError` if the stream itself fails, and what making a request raises.
+
+        >>> for answer in client.stream(StreamRequest("iris", {"X": [row]}) for row in rows):
+        ...     print(answer.result()["label"])
+        """
+        deadline, pairs = self._settings.deadline(timeout), self._settings.pairs(metadata)
+        failures: list[Exception] = []
+
+        def messages() -> Iterator[bytes]:
+            try:
+                for request in requests:
+                    known = None
+                    if streams.needs_signature(request):
+                        known = self._signature(request.model, request.version, deadline, metadata)
+                    yield streams.message(request, known)
+            except Exception as error:  # gRPC would log it, and tell the caller of something else
+                failures.append(error)
+                rpc.cancel()
+
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(streams.PATH)
+        rpc = method(messages(), timeout=deadline.timeout(time.monotonic()), metadata=pairs)
+        try:
+            for answer in rpc:
+                yield streams.answer(answer)
+        except grpc.RpcError as error:
+            if failures:
+                raise failures[0] from None
+            raise of_rpc_error(error) from error
+        finally:
+            rpc.cancel()
 
     def _signature(self, model: str, version: str, deadline: Deadline, metadata: Metadata | None) -> Signature:
         known = self._signatures.get((model, version))
