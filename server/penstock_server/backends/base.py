@@ -12,7 +12,7 @@
 Every backend passes the conformance suite in `tests/server/backends/conformance.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -57,11 +57,19 @@ class ModelBatch:
     rows: int
     requests: Sequence[RequestInfo]
     """In the order of their rows."""
+    wanted: Sequence[str] | None = None
+    """The outputs that some request asks for, in the model's order; see `wanted_outputs`."""
     failures: dict[int, Failure] = field(default_factory=dict[int, Failure])
     """By index in `requests`; what `fail` wrote."""
     started: float = 0.0
     """`time.monotonic()` when the instance began to run; set by the runner."""
     ended: float = 0.0
+
+    def wanted_outputs(self) -> Collection[str]:
+        """The outputs that some request asks for. Whoever assembled the batch may know without looking at each."""
+        if self.wanted is not None:
+            return self.wanted
+        return {name for request in self.requests for name in request.outputs}
 
     def fail(self, index: int, status: Status, message: str) -> None:
         """Answer the request at `index` with an error, as `ModelError` would all; the others get their outputs."""
