@@ -106,15 +106,18 @@ async def microseconds(row: Row, depth: int, requests: int) -> float:
 
     def submit() -> None:
         arrived = time.monotonic()
-        version.driver.submit(Job(plan, (raw,), info, arrived, done, deadline=arrived + row.patience))
+        version.driver.submit(Asked(plan, (raw,), info, arrived, deadline=arrived + row.patience))
 
-    def done(outcome: Outcome) -> None:
-        nonlocal left
-        left -= 1
-        if left >= depth:
-            submit()
-        elif not left:
-            finished.set()
+    class Asked(Job):
+        __slots__ = ()
+
+        def answer(self, outcome: Outcome) -> None:
+            nonlocal left
+            left -= 1
+            if left >= depth:
+                submit()
+            elif not left:
+                finished.set()
 
     gc.collect()
     began = time.process_time()
@@ -132,13 +135,16 @@ async def job_microseconds(count: int = 50_000) -> float:
     plan = Plan(version, 1, version.spec.inputs, ((4,),), (0,), (0,), ((4,),))
     info = RequestInfo(1, outputs=("Y",))
 
-    def done(outcome: Outcome) -> None:
-        pass
+    class Unheard(Job):
+        __slots__ = ()
+
+        def answer(self, outcome: Outcome) -> None:
+            pass
 
     began = time.process_time()
     for _ in range(count):
         arrived = time.monotonic()
-        Job(plan, (RAW,), info, arrived, done, deadline=arrived + inf).settle(())
+        Unheard(plan, (RAW,), info, arrived, deadline=arrived + inf).settle(())
     spent = time.process_time() - began
     await version.driver.close(0.0)
     return spent / count * 1e6

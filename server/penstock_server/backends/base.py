@@ -12,7 +12,7 @@
 Every backend passes the conformance suite in `tests/server/backends/conformance.py`.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -57,6 +57,8 @@ class ModelBatch:
     rows: int
     requests: Sequence[RequestInfo]
     """In the order of their rows."""
+    wanted: Sequence[str] | None = None
+    """The outputs that some request asks for, in the model's order; see `wanted_outputs`."""
     failures: dict[int, Failure] = field(default_factory=dict[int, Failure])
     """By index in `requests`; what `fail` wrote."""
     started: float = 0.0
@@ -66,6 +68,12 @@ class ModelBatch:
     """Of a decoupled model: takes a response, on the engine's loop; set by the engine."""
     flow: "Flow | None" = None
     """Of a decoupled model: set by the runner when it begins."""
+
+    def wanted_outputs(self) -> Collection[str]:
+        """The outputs that some request asks for. Whoever assembled the batch may know without looking at each."""
+        if self.wanted is not None:
+            return self.wanted
+        return {name for request in self.requests for name in request.outputs}
 
     def fail(self, index: int, status: Status, message: str) -> None:
         """Answer the request at `index` with an error, as `ModelError` would all; the others get their outputs."""

@@ -126,7 +126,7 @@ class OnnxInstance:
         assert self._session is not None
         if not self._takes_empty:
             _refuse_empty(batch.inputs)
-        wanted = {name for request in batch.requests for name in request.outputs}
+        wanted = batch.wanted_outputs()
         names = [name for name in self._outputs if name in wanted]
         feeds = {
             name: array if self._inputs[name].itemsize else _as_text(name, array, batch)

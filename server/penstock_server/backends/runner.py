@@ -26,8 +26,11 @@ Post = Callable[[Callable[[], None]], object]
 class Runner(Protocol):
     """Runs the batches of one instance."""
 
-    def start(self, batch: ModelBatch, done: Done) -> None:
-        """Run the batch, then call `done(batch, outcome)` on the loop, exactly once."""
+    def start(self, batch: ModelBatch, done: Done) -> Outcome | None:
+        """Run the batch, then call `done(batch, outcome)` on the loop, exactly once.
+
+        Or run it at once, on the caller's thread, and return the outcome; then `done` is not called.
+        """
         ...
 
     def close(self, timeout: float) -> bool:

@@ -2,7 +2,7 @@
 
     … ── instance ──▶ [rows, ...] ── check_outputs ──▶ scatter ──▶ view, view, view
 
-Outputs are not copied: an answer is a view of the batch's array. Only the answer to an oversize request, whose
+Outputs are not copied here: an answer is a view of the batch's array. Only the answer to an oversize request, whose
 parts come from several batches, is joined.
 """
 
@@ -63,6 +63,22 @@ def _check(array: Array, tensor: TensorSpec, spec: ModelSpec, rows: int) -> Arra
         return array
     client_shape = reshape.to_client(shape)
     return array.reshape((rows, *client_shape) if spec.max_batch_size else client_shape)
+
+
+class BatchOutputs:
+    """What a batch has returned, checked: the wanted outputs by index. Each request of it gets some of the rows."""
+
+    __slots__ = ("arrays", "batched", "memo")
+
+    def __init__(self, arrays: Mapping[int, Array], batched: bool) -> None:
+        self.arrays = arrays
+        self.batched = batched
+        self.memo: object = None
+        """Whatever an answering request wants to have ready for the next one of the batch."""
+
+    def of(self, job: Job, start: int, end: int) -> list[Array]:
+        """The outputs of one request, as views."""
+        return scatter(self.arrays, job, start, end, self.batched)
 
 
 def scatter(outputs: Mapping[int, Array], job: Job, start: int, end: int, batched: bool) -> list[Array]:

@@ -36,7 +36,7 @@ class DecoupledDriver(Driver):
     def _respond(self, run: Run, job: StreamedJob, batch: ModelBatch, tensors: Tensors) -> None:
         """One response, on its way to the request."""
         flow = batch.flow
-        if job.done is None or flow is None:  # it was cancelled, or had a bad response before
+        if job.is_settled or flow is None:  # it was cancelled, or had a bad response before
             return
         try:
             checked = run.slot.detach(check_outputs(tensors, job.plan.outputs, self._spec, batch.rows))
@@ -44,7 +44,7 @@ class DecoupledDriver(Driver):
             job.settle(failure_of(error, during=f"the check of a response of {self._name}"))
             flow.cancel()
             return
-        if job.more([checked[index] for index in job.plan.outputs]):
+        if job.respond([checked[index] for index in job.plan.outputs]):
             flow.give()
         else:
             flow.withhold()

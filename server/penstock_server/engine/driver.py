@@ -1,11 +1,11 @@
 """Runs the batches of one version of a model.
 
-    submit ─▶ scheduler ──turn──▶ Start ─▶ gather ─▶ runner ─▶ _finished ─▶ _deliver ─▶ each job's done
-                            └──▶ Drop ─▶ done
+    submit ─▶ scheduler ──turn──▶ Start ─▶ gather ─▶ runner ─▶ finished ─▶ _deliver ─▶ each job's answer
+                            └──▶ Drop ─▶ answer
 
-* However a batch ends, its instance comes back (`_finished`) and each of its jobs is settled (`_deliver`), in this
+* However a batch ends, its instance comes back (`finished`) and each of its jobs is settled (`_deliver`), in this
   order: if somebody waits, the next batch starts before the answers of the last one are written.
-* No task, future or coroutine: a request costs a Job, a batch one closure.
+* No task, future, coroutine or closure: a request costs a Job, a batch a _Run.
 """
 
 import asyncio
@@ -13,15 +13,17 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from operator import attrgetter
+from typing import overload
 
 from penstock_scheduler import Batch, Bounds, Device, Reason, Scheduler, Settings, Share, State, Statistics
 from penstock_server.backends.base import ModelBatch, RequestInfo
 from penstock_server.backends.runner import Outcome as RunOutcome
 from penstock_server.backends.runner import Runner
-from penstock_server.engine.assembly import check_outputs, join, scatter
+from penstock_server.engine.assembly import BatchOutputs, check_outputs, join
 from penstock_server.engine.jobs import Job, JobTimes, Outcome, Outputs, Refused
-from penstock_server.engine.lengths import cut
+from penstock_server.engine.lengths import cut, rows_of
 from penstock_server.engine.slots import Slot
 from penstock_server.engine.statistics import BatchTimes, VersionStatistics
 from penstock_server.engine.turns import Turns
@@ -111,7 +113,7 @@ class Driver:
             return
         incoming, self._incoming = self._incoming, []
         # Some may have been cancelled in the same pass of the loop.
-        for refused in self.scheduler.submit_many([job for job in incoming if job.done is not None], now):
+        for refused in self.scheduler.submit_many([job for job in incoming if not job.is_settled], now):
             refused.ticket.settle(Refused(refused.reason, refused.retry_after))
 
     def drop(self, job: Job, reason: Reason) -> None:
@@ -134,30 +136,32 @@ class Driver:
     def _answer(self, job: Job, outcome: Outcome) -> None:
         if self._held is None:
             job.settle(outcome)
-        elif job.done is not None:
+        elif not job.is_settled:
             self._held.setdefault(job, outcome)  # until it is released; of an oversize request the first fate counts
 
     # A batch's life.
 
     def start(self, batch: Batch[Job]) -> None:
         """Run a batch on an idle instance."""
-        run = Run(batch, *self._idle.popleft(), assembly=time.monotonic())
-
-        def done(model_batch: ModelBatch, outcome: RunOutcome) -> None:
-            self._finished(run, model_batch, outcome)
-
+        run = Run(self, batch, *self._idle.popleft(), time.monotonic(), _wanted(batch.tickets))
         rows = batch.padded_rows if self._spec.batching.enabled else batch.tickets[0].plan.rows
         try:
-            run.runner.start(self._model_batch(run, rows), done)
+            model_batch = self._model_batch(run, rows)
+            outcome = run.runner.start(model_batch, run.done)
         except Exception as error:
             failure = failure_of(error, during=f"assembly of a batch for {self._name}")
             nothing = ModelBatch({}, rows, (), started=run.assembly, ended=time.monotonic())
-            self._loop.call_soon(done, nothing, failure)
+            self._loop.call_soon(run.done, nothing, failure)
+            return
+        if outcome is not None:
+            self.finished(run, model_batch, outcome, at_once=True)
 
     def _model_batch(self, run: "Run", rows: int) -> ModelBatch:
-        return ModelBatch(run.slot.gather(run.batch), rows, _infos(run.batch))
+        names = [self._spec.outputs[index].name for index in run.wanted]
+        return ModelBatch(run.slot.gather(run.batch), rows, _Infos(run.batch), names)
 
-    def _finished(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome) -> None:
+    def finished(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
+        """A batch has run, `at_once` if that was on the loop."""
         result = self._checked(run, model_batch, outcome)
         batch, over = run.batch, run.batch.tickets
         failed = () if batch.shares is None else self._share_fate(batch, model_batch, result)
@@ -167,7 +171,7 @@ class Driver:
         self._turns.soon()
         if batch.shares is not None:
             over = [job for job in over if job.rows <= self._largest or job.state is State.DONE or job in failed]
-        if self._held is None and (self.scheduler.queued or self._incoming):
+        if self._held is None and not at_once and (self.scheduler.queued or self._incoming):
             # An instance that has work to do does not wait until the answers are written.
             self._delivering += 1
             self._loop.call_soon(self._deliver_later, run, model_batch, result, over)
@@ -179,8 +183,7 @@ class Driver:
         if isinstance(outcome, Failure):
             return outcome
         try:
-            wanted = set[int]().union(*{job.plan.outputs for job in run.batch.tickets})
-            return run.slot.detach(check_outputs(outcome, wanted, self._spec, model_batch.rows))
+            return run.slot.detach(check_outputs(outcome, run.wanted, self._spec, model_batch.rows))
         except Exception as error:
             return failure_of(error, during=f"the check of the outputs of {self._name}")
 
@@ -233,16 +236,23 @@ class Driver:
         asked = rows - (batch.padded_rows - batch.rows)
         self.counters.record_batch(over, asked, rows, BatchTimes(run.assembly, started, ended, now))
 
-    def _hand_out(self, batch: Batch[Job], model_batch: ModelBatch, outputs: Mapping[int, Array]) -> None:
+    def _hand_out(self, batch: Batch[Job], model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
         """Answer each request of a batch with its rows."""
-        batched, failures, length, shares = self._spec.batched, model_batch.failures, batch.length, batch.shares
+        outputs = BatchOutputs(result, self._spec.batched)
         start = 0
-        for index, (job, info) in enumerate(zip(batch.tickets, model_batch.requests, strict=True)):
-            end = start + info.rows
+        if self._held is None and batch.shares is None and not batch.length and not model_batch.failures:
+            for job in batch.tickets:
+                end = start + job.plan.rows
+                job.deliver(outputs, start, end)
+                start = end
+            return
+        failures, length, shares = model_batch.failures, batch.length, batch.shares
+        for index, job in enumerate(batch.tickets):
+            end = start + rows_of(batch, index)
             if failures and index in failures:
                 self._answer(job, failures[index])
-            elif job.done is not None:
-                arrays = scatter(outputs, job, start, end, batched=batched)
+            elif not job.is_settled:
+                arrays = outputs.of(job, start, end)
                 if length:
                     tensors = [self._spec.outputs[output] for output in job.plan.outputs]
                     arrays = [cut(*pair, job.length, length) for pair in zip(arrays, tensors, strict=True)]
@@ -257,16 +267,34 @@ Result = Mapping[int, Array] | Failure
 """The outputs of a batch by index, or why there are none."""
 
 
-@dataclass(slots=True, eq=False)
 class Run:
     """A batch on its way through an instance."""
 
-    batch: Batch[Job]
-    runner: Runner
-    slot: Slot
-    assembly: float
-    ended: float = 0.0
-    """When the instance came back."""
+    __slots__ = ("_driver", "assembly", "batch", "ended", "runner", "slot", "wanted")
+
+    def __init__(
+        self, driver: Driver, batch: Batch[Job], runner: Runner, slot: Slot, assembly: float, wanted: Sequence[int]
+    ) -> None:
+        self._driver = driver
+        self.batch = batch
+        self.runner = runner
+        self.slot = slot
+        self.assembly = assembly
+        self.wanted = wanted  # the outputs that some request asks for, by index
+        self.ended = 0.0  # when the instance came back
+
+    def done(self, model_batch: ModelBatch, outcome: RunOutcome) -> None:
+        """Hear how it ended."""
+        self._driver.finished(self, model_batch, outcome)
+
+
+_plan_outputs = attrgetter("plan.outputs")
+
+
+def _wanted(jobs: Sequence[Job]) -> Sequence[int]:
+    """The outputs that some request asks for, by index, ascending."""
+    first, *others = set(map(_plan_outputs, jobs))
+    return sorted(set[int](first).union(*others)) if others else first
 
 
 def _is_unforeseen(result: Result) -> bool:
@@ -281,14 +309,29 @@ def _joined(job: Job, share: Share, outputs: Outputs) -> Outputs | None:
     return join(job.pieces, job.plan.rows)
 
 
-def _infos(batch: Batch[Job]) -> Sequence[RequestInfo]:
-    """What the model is told of each request. Of a part: how many rows it has."""
-    if batch.shares is None:
-        return [job.info for job in batch.tickets]
-    return [
-        job.info if share is None else replace(job.info, rows=share.rows)
-        for job, share in zip(batch.tickets, batch.shares, strict=True)
-    ]
+class _Infos(Sequence[RequestInfo]):
+    """What the model is told of each request, made when it asks, which most do not. Of a part: its own rows."""
+
+    def __init__(self, batch: Batch[Job]) -> None:
+        self._jobs = batch.tickets
+        self._shares = batch.shares
+        self._made: list[RequestInfo] | None = None
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, index: int) -> RequestInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RequestInfo]: ...
+    def __getitem__(self, index: int | slice) -> RequestInfo | Sequence[RequestInfo]:
+        if self._made is None:
+            infos = [job.describe() for job in self._jobs]
+            if self._shares is not None:
+                pairs = zip(infos, self._shares, strict=True)
+                infos = [info if share is None else replace(info, rows=share.rows) for info, share in pairs]
+            self._made = infos
+        return self._made[index]
 
 
 class SharedDevice:

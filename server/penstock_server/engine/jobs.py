@@ -1,7 +1,7 @@
 """A request inside the engine: what it asks for, and how its answer gets out."""
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from penstock_server.tensors.codec import Array, Buffer
 from penstock_server.tensors.spec import TensorSpec
 
 if TYPE_CHECKING:
+    from penstock_server.engine.assembly import BatchOutputs
     from penstock_server.engine.versions import ServedVersion
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ Outputs = Sequence[Array]
 """The outputs that the plan asks for, in its order, with this request's rows only."""
 
 Outcome = Outputs | Failure | Refused
-Done = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,13 @@ class Plan:
 
 
 class Job(Ticket):
-    """One request on its way through the engine: the scheduler's ticket and the engine's own in one object."""
+    """One request on its way through the engine: the scheduler's ticket and the engine's own in one object.
 
-    __slots__ = ("arrived", "done", "info", "pieces", "plan", "tensors", "times")
+    Whoever makes requests subclasses it and says in `answer` where the outcome goes, so that a request costs neither
+    a closure nor a second object. It is answered once, or cancelled before.
+    """
+
+    __slots__ = ("arrived", "info", "is_settled", "pieces", "plan", "tensors", "times")
 
     def __init__(
         self,
@@ -66,7 +70,6 @@ class Job(Ticket):
         tensors: Sequence[Buffer],
         info: RequestInfo,
         arrived: float,
-        done: Done,
         *,
         deadline: float = inf,
         traffic: TrafficClass = TrafficClass.INTERACTIVE,
@@ -74,72 +77,88 @@ class Job(Ticket):
         tenant: str = "",
     ) -> None:
         super().__init__(
-            rows=plan.rows if plan.version.spec.batching.enabled else 1,
-            nbytes=sum(map(len, tensors)),
-            key=plan.key,
-            deadline=deadline,
-            traffic=traffic,
-            level=level,
-            tenant=tenant,
-            timeout=info.timeout_us / 1e6,
-            length=plan.length,
+            plan.rows if plan.version.spec.batching.enabled else 1,
+            len(tensors[0]) if len(tensors) == 1 else sum(map(len, tensors)),
+            plan.key,
+            deadline,
+            traffic,
+            level,
+            tenant,
+            info.timeout_us / 1e6,
+            plan.length,
         )
         self.plan = plan
         self.tensors: Sequence[Buffer] = tensors  # raw contents of the plan's inputs, in its order
         self.info = info
         self.arrived = arrived
-        self.done: Done | None = done
+        self.is_settled = False  # answered, or cancelled
         self.pieces: list[tuple[int, Outputs]] | None = None  # of an oversize request: first row and outputs
         self.times: JobTimes | None = None
 
+    def answer(self, outcome: Outcome) -> None:
+        """Take the outcome. Called at most once, by the engine."""
+        raise NotImplementedError
+
+    def answer_rows(self, outputs: "BatchOutputs", start: int, end: int) -> None:
+        """Take the outcome of a request that ran whole: its rows of a batch, from `start` to before `end`.
+
+        Instead of `answer`, and for a subclass that would rather write bytes than look at arrays.
+        """
+        self.answer(outputs.of(self, start, end))
+
+    def describe(self) -> RequestInfo:
+        """What its model may know of it."""
+        return self.info
+
     def settle(self, outcome: Outcome) -> None:
         """Answer it, unless it was answered or cancelled before."""
-        done, self.done = self.done, None
-        if done is None:
-            return
-        self.tensors = ()
-        self.pieces = None
-        try:
-            done(outcome)
-        except Exception:
-            # One caller's trouble must not keep its batch-mates from their answers.
-            _log.exception("a request's completion callback failed")
+        if self._end():
+            try:
+                self.answer(outcome)
+            except Exception:
+                # One caller's trouble must not keep its batch-mates from their answers.
+                _log.exception("a request's completion callback failed")
+
+    def deliver(self, outputs: "BatchOutputs", start: int, end: int) -> None:
+        """Answer it with its rows of a batch, unless it was answered or cancelled before."""
+        if self._end():
+            try:
+                self.answer_rows(outputs, start, end)
+            except Exception:
+                _log.exception("a request's completion callback failed")
 
     def cancel(self) -> bool:
-        """Forget it: `done` is not called any more. It leaves the queue if it still waits there.
+        """Forget it: it is not answered any more. It leaves the queue if it still waits there.
 
         False if it was answered, or forgotten, before.
         """
-        if self.done is None:
+        if not self._end():
             return False
-        self.done = None
+        self.plan.version.driver.cancel(self)
+        return True
+
+    def _end(self) -> bool:
+        """The one place where a request ends. False if it has ended before."""
+        if self.is_settled:
+            return False
+        self.is_settled = True
         self.tensors = ()
         self.pieces = None
-        self.plan.version.driver.cancel(self)
         return True
 
 
 class StreamedJob(Job):
-    """A request to a decoupled model, which answers with any number of responses.
+    """A request to a decoupled model: any number of responses, then `answer` without outputs or with a failure."""
 
-    `more` is called with each of them; when it says False, the model has to wait until `go_on` is called. `done` is
-    called at the end, with no outputs or with a failure.
-    """
+    __slots__ = ("batch",)
 
-    __slots__ = ("batch", "more")
-
-    def __init__(
-        self,
-        plan: Plan,
-        tensors: Sequence[Buffer],
-        info: RequestInfo,
-        arrived: float,
-        done: Done,
-        more: Callable[[Outputs], bool],
-    ) -> None:
-        super().__init__(plan, tensors, info, arrived, done)
-        self.more = more
+    def __init__(self, plan: Plan, tensors: Sequence[Buffer], info: RequestInfo, arrived: float) -> None:
+        super().__init__(plan, tensors, info, arrived)
         self.batch: ModelBatch | None = None  # once it runs
+
+    def respond(self, outputs: Outputs) -> bool:
+        """Take a response. False: the model has to wait until `go_on` is called."""
+        raise NotImplementedError
 
     def go_on(self) -> None:
         """There is room for more responses."""

@@ -100,7 +100,7 @@ async def _load_version(
         reason = "; ".join(line.strip() for line in str(error).splitlines())  # a log has one line for an event
         _log.error("model '%s' version %d cannot be loaded: %s", source.name, version, reason)
         return
-    model.served[version] = serve(prepared, settings)
+    model.serve(serve(prepared, settings))
     model.states[version] = (VersionState.READY, "")
     _log.info("model '%s' version %d is ready (%.2f s)", source.name, version, time.monotonic() - began)
 

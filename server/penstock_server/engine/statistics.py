@@ -9,9 +9,12 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from penstock_scheduler.statistics import QUEUE_SECONDS
 from penstock_server.engine.jobs import Job
+
+_arrived = attrgetter("arrived")
 
 
 @dataclass(slots=True)
@@ -96,7 +99,7 @@ class VersionStatistics:
         self.compute_input.add(input_time * count, count)
         self.compute_infer.add(infer_time * count, count)
         self.compute_output.add(output_time * count, count)
-        arrived = sum(job.arrived for job in jobs)
+        arrived = sum(map(_arrived, jobs))
         self.queue.add(times.assembly * count - arrived, count)
         self.success.add(times.ended * count - arrived, count)
         self.inference_count += asked
@@ -112,4 +115,4 @@ class VersionStatistics:
 
     def record_failure(self, jobs: Sequence[Job], ended: float) -> None:
         """A batch ended in an error that nobody foresaw."""
-        self.fail.add(ended * len(jobs) - sum(job.arrived for job in jobs), len(jobs))
+        self.fail.add(ended * len(jobs) - sum(map(_arrived, jobs)), len(jobs))

@@ -59,6 +59,7 @@ class Turns:
                 effect.ticket.plan.version.driver.drop(effect.ticket, effect.reason)
             elif isinstance(effect, Release):
                 effect.ticket.plan.version.driver.release(effect.ticket)
-        self._wakeup.set(self._source.next_wakeup())
+        if not self._is_due:  # a batch that ran at once has asked for another turn, which sets the alarm
+            self._wakeup.set(self._source.next_wakeup())
         for driver in list(self._drivers):
             driver.tell_if_idle()

@@ -1,6 +1,6 @@
 """Models in memory: their versions, the state of each, and how a request finds one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -41,12 +41,36 @@ class ServedModel:
     """A model of the repository, loaded or not."""
 
     name: str
-    served: dict[int, ServedVersion] = field(default_factory=dict[int, ServedVersion])
-    """The versions that are ready, ascending."""
     states: dict[int, tuple[VersionState, str]] = field(default_factory=dict[int, tuple[VersionState, str]])
     """State and reason of each version that is, or should be, served."""
     failure: str = ""
     """Why the model as a whole cannot be served, for the operator; empty if it can."""
+    _served: dict[int, ServedVersion] = field(default_factory=dict[int, ServedVersion], init=False)
+    _watchers: list[Callable[[str], None]] = field(default_factory=list[Callable[[str], None]], init=False)
+
+    @property
+    def served(self) -> Mapping[int, ServedVersion]:
+        """The versions that are ready, ascending."""
+        return self._served
+
+    def serve(self, version: ServedVersion) -> None:
+        """A version is ready. Another one of its number is replaced."""
+        self._served = dict(sorted({**self._served, version.version: version}.items()))
+        self._changed()
+
+    def withdraw(self, version: int) -> ServedVersion:
+        """No request finds this version any more. What it has accepted is its driver's to finish."""
+        withdrawn = self._served.pop(version)
+        self._changed()
+        return withdrawn
+
+    def watch(self, callback: Callable[[str], None]) -> None:
+        """Call back with the model's name whenever its requests may mean another version than before."""
+        self._watchers.append(callback)
+
+    def _changed(self) -> None:
+        for callback in self._watchers:
+            callback(self.name)
 
     @property
     def ready(self) -> bool:
@@ -59,6 +83,7 @@ class Models:
 
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
+        self._watchers: list[Callable[[str], None]] = []
 
     def __repr__(self) -> str:
         ready = sum(model.ready for model in self._models.values())
@@ -70,6 +95,19 @@ class Models:
     def add(self, model: ServedModel) -> None:
         """Take a model in, under its name."""
         self._models[model.name] = model
+        model.watch(self._changed)
+        self._changed(model.name)
+
+    def watch(self, callback: Callable[[str], None]) -> None:
+        """Call back with a model's name whenever `find` may answer something else for it than before.
+
+        For those who remember what `find` has answered.
+        """
+        self._watchers.append(callback)
+
+    def _changed(self, name: str) -> None:
+        for callback in self._watchers:
+            callback(name)
 
     @property
     def ready(self) -> bool:
@@ -94,7 +132,7 @@ class Models:
         model = self._models.get(name)
         if model is not None:
             if version == LATEST and model.served:
-                return model.served[next(reversed(model.served))]
+                return model.served[max(model.served)]
             served = model.served.get(version)
             if served is not None:
                 return served

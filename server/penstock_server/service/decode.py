@@ -39,7 +39,11 @@ class InferRequest:
     tensors: Sequence[Buffer]
     """Raw contents of the plan's inputs, in its order."""
     info: RequestInfo
+    """Without the id, so that it is good for every request like it."""
     parameters: RequestParameters
+    id: str
+    order: Sequence[int]
+    """For each of the message's raw contents: the index in `tensors`. Empty if the data came in typed contents."""
 
 
 class MalformedRequest(PenstockError):
@@ -76,8 +80,8 @@ class Decoder:
     """Decodes requests for the models of a server."""
 
     def __init__(self, models: Models, dialect: Dialect) -> None:
-        self._models = models
-        self._dialect = dialect
+        self.models = models
+        self.dialect = dialect
 
     def decode(self, message: Buffer, *, streaming: bool = False) -> InferRequest:
         """A checked request. Raises PenstockError with the text and status that the client is told.
@@ -85,11 +89,11 @@ class Decoder:
         Decoupled models are for `streaming` requests, those of ModelStreamInfer.
         """
         scanned, request = self._parse(message)
-        version = self._models.find(request.model_name, parse_version(request.model_version, self._dialect))
+        version = self.models.find(request.model_name, parse_version(request.model_version, self.dialect))
         spec = version.spec
         if spec.decoupled and not streaming:
             raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
-        limits = self._dialect.limits
+        limits = self.dialect.limits
         if limits is not None and len(request.id) > limits.id_length:
             raise InvalidRequest(f"the request's id has more than {limits.id_length} characters")
         parameters = read_parameters(request.parameters, limits)
@@ -97,11 +101,11 @@ class Decoder:
         inputs = _by_name(request.inputs, prefix)
         data = find_data(request.inputs, scanned.raw, spec.name)
         outputs, classes = _requested_outputs(request, spec)
-        if self._dialect.refuse_surplus_raw and len(scanned.raw) > len(inputs):
+        if self.dialect.refuse_surplus_raw and len(scanned.raw) > len(inputs):
             raise InvalidRequest(
                 f"expected {len(inputs)} raw_input_contents but got {len(scanned.raw)} for model '{spec.name}'"
             )
-        split = self._dialect.split_oversize and spec.batching.enabled and spec.scheduling.split_oversize
+        split = self.dialect.split_oversize and spec.batching.enabled and spec.scheduling.split_oversize
         rows = check_inputs(inputs, spec, prefix, split=split)
         for expected in spec.inputs:
             if (tensor := inputs.get(expected.name)) is not None:
@@ -111,7 +115,6 @@ class Decoder:
         plan = _plan(version, rows, inputs, outputs, classes)
         info = RequestInfo(
             rows=rows,
-            id=request.id,
             parameters=parameters.custom,
             outputs=tuple(spec.outputs[index].name for index in outputs),
             correlation_id=parameters.correlation_id,
@@ -119,14 +122,17 @@ class Decoder:
             sequence_end=parameters.sequence_end,
             timeout_us=parameters.timeout_us,
         )
-        return InferRequest(plan, [data[tensor.name] for tensor in plan.inputs], info, parameters)
+        tensors = [data[tensor.name] for tensor in plan.inputs]
+        place = {tensor.name: index for index, tensor in enumerate(plan.inputs)}
+        order = [place[tensor.name] for tensor in request.inputs] if scanned.raw else []
+        return InferRequest(plan, tensors, info, parameters, request.id, order)
 
     def _parse(self, message: Buffer) -> tuple[Scanned, ModelInferRequest]:
         try:
-            scanned = scan(message, self._dialect.limits)
+            scanned = scan(message, self.dialect.limits)
             return scanned, ModelInferRequest.FromString(scanned.head)
         except (Malformed, DecodeError):
-            raise MalformedRequest(self._dialect.malformed) from None
+            raise MalformedRequest(self.dialect.malformed) from None
 
 
 def _by_name(inputs: Sequence[InputTensor], prefix: str) -> dict[str, InputTensor]:

@@ -1,15 +1,20 @@
 """ModelInfer: bytes in, a job for the engine, bytes out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from penstock_proto.open_inference_pb2 import ModelInferRequest
+from penstock_server.backends.base import RequestInfo
+from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Job, Outcome, Refused
 from penstock_server.errors import Failure, failure_of
 from penstock_server.service.budget import ByteBudget
-from penstock_server.service.decode import Decoder, InferRequest
+from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.respond import respond
-from penstock_server.service.seam import Buffer, Cancel, Parts, Reply, RequestHead, Unary, nothing_to_cancel
+from penstock_server.service.seam import Buffer, Cancel, Metadata, Parts, Reply, RequestHead, Unary, nothing_to_cancel
+from penstock_server.service.skeleton import Form, Skeletons
 from penstock_server.service.timing import TIMING_KEY, server_timing
 from penstock_server.status import Status
 
@@ -34,13 +39,15 @@ class Inference:
         on_request: Callable[[Job], None] | None = None,
         is_exiting: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._decoder = decoder
-        self._dialect = dialect
-        self._budget = budget
-        self._max_message_bytes = max_message_bytes
+        self.skeletons = Skeletons(decoder)
+        self.dialect = dialect
+        self.budget = budget
+        self.max_message_bytes = max_message_bytes
         self._tenant_key = tenant_key.lower()  # as keys arrive
         self._is_exiting = is_exiting  # what is let in before is answered, nothing else is let in
         self._on_request = on_request  # told of each job before it is scheduled
+        self._metadata: Metadata = ()  # of the last call
+        self._facts = facts_of((), self._tenant_key)
         self.unary = Unary(self.call)
 
     def call(self, head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
@@ -49,60 +56,105 @@ class Inference:
         if self._is_exiting():
             reply(EXITING)
             return nothing_to_cancel
-        if not self._budget.take(size):
-            reply(self._dialect.too_many_bytes)
+        if not self.budget.take(size):
+            reply(self.dialect.too_many_bytes)
             return nothing_to_cancel
         try:
-            request = self._decoder.decode(message)
+            form, tensors, id_bytes = self.skeletons.read(message)
         except Exception as error:
-            self._budget.give(size)
+            self.budget.give(size)
             reply(failure_of(error, during=head.method))
             return nothing_to_cancel
-
-        wants_timing = any(key == TIMING_KEY for key, _ in head.metadata)
-
-        def done(outcome: Outcome) -> None:
-            self._budget.give(size)
-            reply(self._answer(request, outcome), server_timing(job, time.monotonic()) if wants_timing else ())
-
-        def cancel() -> None:
-            if job.cancel():
-                self._budget.give(size)
-
-        job = Job(
-            request.plan,
-            request.tensors,
-            request.info,
-            arrived,
-            done,
-            deadline=head.deadline,
-            level=request.parameters.priority,
-            tenant=tenant_of(head, self._tenant_key),
-        )
+        if head.metadata is not self._metadata:
+            self._metadata, self._facts = head.metadata, facts_of(head.metadata, self._tenant_key)
+        call = _Call(self, form, tensors, id_bytes, arrived, head.deadline, self._facts, size, reply)
         try:
             if self._on_request is not None:
-                self._on_request(job)
-            request.plan.version.driver.submit(job)
+                self._on_request(call)
+            form.plan.version.driver.submit(call)
         except Exception as error:
-            cancel()
+            call.abandon()
             reply(failure_of(error, during=head.method))
-        return cancel
+        return call.abandon
 
-    def _answer(self, request: InferRequest, outcome: Outcome) -> Parts | Failure:
-        if isinstance(outcome, Failure):
-            return outcome
-        if isinstance(outcome, Refused):
-            return self._dialect.refusal(outcome, request.info.id)
+
+class _Call(Job):
+    """One ModelInfer on its way through the engine."""
+
+    __slots__ = ("_form", "_id_field", "_inference", "_reply", "_size", "_wants_timing")
+
+    def __init__(
+        self,
+        inference: Inference,
+        form: Form,
+        tensors: Sequence[Buffer],
+        id_bytes: bytes,
+        arrived: float,
+        deadline: float,
+        facts: tuple[str, bool],
+        size: int,
+        reply: Reply,
+    ) -> None:
+        tenant, self._wants_timing = facts
+        super().__init__(form.plan, tensors, form.info, arrived, deadline=deadline, level=form.level, tenant=tenant)
+        self._inference = inference
+        self._form = form
+        self._id_field = id_bytes  # encoded, as it came and as it goes out again
+        self._size = size
+        self._reply = reply
+
+    @property
+    def _id(self) -> str:
+        return ModelInferRequest.FromString(self._id_field).id
+
+    def describe(self) -> RequestInfo:
+        return replace(self.info, id=self._id) if self._id_field else self.info
+
+    def abandon(self) -> None:
+        """The client has left: nobody is to be told anything any more."""
+        if self.cancel():
+            self._inference.budget.give(self._size)
+
+    def answer_rows(self, outputs: BatchOutputs, start: int, end: int) -> None:
+        max_bytes = self._inference.max_message_bytes
         try:
-            return respond(request.plan, request.info.id, outcome, self._max_message_bytes)
+            parts = self._form.template.rows(outputs, self._id_field, start, end, max_bytes)
         except Exception as error:
-            return failure_of(error, during="the making of a response")
+            self._finish(failure_of(error, during="the making of a response"))
+            return
+        if parts is None:
+            self.answer(outputs.of(self, start, end))
+        else:
+            self._finish(parts)
+
+    def answer(self, outcome: Outcome) -> None:
+        inference = self._inference
+        reply: Parts | Failure
+        if isinstance(outcome, Failure):
+            reply = outcome
+        elif isinstance(outcome, Refused):
+            reply = inference.dialect.refusal(outcome, self._id)
+        else:
+            try:
+                reply = respond(self.plan, self._id, outcome, inference.max_message_bytes)
+            except Exception as error:
+                reply = failure_of(error, during="the making of a response")
+        self._finish(reply)
+
+    def _finish(self, outcome: Parts | Failure) -> None:
+        self._inference.budget.give(self._size)
+        if self._wants_timing:
+            self._reply(outcome, server_timing(self, time.monotonic()))
+        else:
+            self._reply(outcome)
 
 
-def tenant_of(head: RequestHead, key: str) -> str:
-    """Whose request it is, by the metadata key that says so; empty without one. `key` is in lower case."""
-    if key:
-        for name, value in head.metadata:
-            if name == key:
-                return value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return ""
+def facts_of(metadata: Metadata, tenant_key: str) -> tuple[str, bool]:
+    """Whose call it is, by the key that says so (in lower case), and whether it wants to know where the time went."""
+    tenant, wants_timing = "", False
+    for key, value in metadata:
+        if key == TIMING_KEY:
+            wants_timing = True
+        elif key == tenant_key and key and not tenant:
+            tenant = value if isinstance(value, str) else value.decode("utf-8", "replace")
+    return tenant, wants_timing

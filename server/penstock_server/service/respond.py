@@ -3,12 +3,21 @@
 The tensors' bytes are not handed to protobuf, which would copy them: the response is serialised
 without them, and each is appended as a field of its own. A protobuf message is the run of its fields,
 so the pieces joined are the message that protobuf would have written.
+
+Requests with one plan have the same response but for id and data. So there is a `Template` for them, made once:
+
+    model name and version │ id │ outputs: names, datatypes, shapes │ data │ …
+    ────────── kept ──────── ask ────────────── kept ──────────────── batch ──
+
+For each batch it is `cut` to what that has returned, and a response is then one join of slices. Where it is not so
+simple (classes, strings, a response that is too large) `respond` makes the response from the arrays.
 """
 
 from collections.abc import Sequence
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.open_inference_pb2 import ModelInferResponse
+from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Outputs, Plan
 from penstock_server.errors import InvalidRequest
 from penstock_server.service.classification import classify
@@ -16,6 +25,9 @@ from penstock_server.tensors.codec import Array, Buffer, raw_of
 
 _RAW_TAG = bytes([6 << 3 | 2])  # raw_output_contents, length-delimited
 _BYTES = DATATYPES["BYTES"]
+_ANY_SIZE = DATATYPES["UINT8"]  # the data of every datatype that has a size is its memory
+_JOIN_BYTES = 16 << 10
+"""Responses up to this size are one piece. Of larger ones the data is never copied here."""
 
 
 def respond(plan: Plan, request_id: str, outputs: Outputs, max_bytes: int) -> list[Buffer]:
@@ -23,7 +35,7 @@ def respond(plan: Plan, request_id: str, outputs: Outputs, max_bytes: int) -> li
     response, raw = build_response(plan, request_id, outputs)
     parts: list[Buffer] = [response.SerializeToString()]
     for data in raw:
-        parts.append(_RAW_TAG + varint(len(data)))
+        parts.append(_raw_head(len(data)))
         parts.append(data)
     size = sum(map(len, parts))
     if size > max_bytes:
@@ -45,6 +57,113 @@ def build_response(plan: Plan, request_id: str, outputs: Outputs) -> tuple[Model
         response.outputs.add(name=tensor.name, datatype=datatype.name, shape=_shape(array))
         raw.append(raw_of(array, datatype))
     return response, raw
+
+
+class Template:
+    """The response to every request of a plan, without id and data."""
+
+    __slots__ = ("_heads", "_is_simple", "_shapes", "_start", "plan")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        outputs = plan.version.spec.outputs
+        self._is_simple = (
+            bool(plan.outputs)
+            and not any(plan.classes)
+            and all(outputs[index].datatype.itemsize for index in plan.outputs)
+        )
+        self._start = b""  # model name and version
+        self._shapes: list[tuple[int, ...]] | None = None  # of the outputs that the heads were made for
+        self._heads: list[bytes] = []  # what goes before the data of each output
+
+    def rows(self, outputs: BatchOutputs, id_field: bytes, start: int, end: int, max_bytes: int) -> list[Buffer] | None:
+        """The response to the request with these rows of a batch; None if it has to be made from the arrays."""
+        cut = outputs.memo
+        if not isinstance(cut, Cut) or cut.template is not self:
+            cut = outputs.memo = self.cut(outputs, max_bytes)
+        if cut is None or len(id_field) > cut.room:
+            return None
+        return cut.parts(id_field, start, end)
+
+    def cut(self, outputs: BatchOutputs, max_bytes: int) -> "Cut | None":
+        """The responses to this plan's requests of a batch; None if they have to be made from the arrays."""
+        if not self._is_simple:
+            return None
+        arrays = [outputs.arrays[index] for index in self.plan.outputs]
+        rows = self.plan.rows
+        shapes = [(rows, *array.shape[1:]) for array in arrays] if outputs.batched else [a.shape for a in arrays]
+        if shapes != self._shapes:
+            self._make(shapes)
+        return Cut(self, self._start, self._heads, arrays, max_bytes, outputs.batched)
+
+    def _make(self, shapes: list[tuple[int, ...]]) -> None:
+        spec, version = self.plan.version.spec, self.plan.version.version
+        start = ModelInferResponse(model_name=spec.name, model_version=str(version))
+        middle = ModelInferResponse()
+        heads: list[bytes] = []
+        for index, shape in zip(self.plan.outputs, shapes, strict=True):
+            tensor = spec.outputs[index]
+            middle.outputs.add(name=tensor.name, datatype=tensor.datatype.name, shape=shape)
+            size = tensor.datatype.itemsize
+            for axis in shape:
+                size *= axis
+            heads.append(_raw_head(size))
+        heads[0] = middle.SerializeToString() + heads[0]
+        self._shapes, self._start, self._heads = shapes, start.SerializeToString(), heads
+
+
+class Cut:
+    """The responses to the requests of one plan in one batch."""
+
+    __slots__ = ("_heads", "_is_joined", "_raws", "_start", "room", "template")
+
+    def __init__(
+        self,
+        template: Template,
+        start: bytes,
+        heads: Sequence[bytes],
+        arrays: Sequence[Array],
+        max_bytes: int,
+        batched: bool,
+    ) -> None:
+        self.template = template
+        self._start = start
+        # For each output: its data, and the bytes of a row, of which an output without a batch axis has one.
+        self._raws: list[tuple[bytes, Buffer, int]] = []
+        rows = template.plan.rows
+        size = len(start)
+        for head, array in zip(heads, arrays, strict=True):
+            row = array.nbytes // (len(array) or 1) if batched else array.nbytes
+            size += len(head) + row * (rows if batched else 1)
+            raw = array.tobytes() if array.nbytes <= _JOIN_BYTES else raw_of(array, _ANY_SIZE)
+            self._raws.append((head, raw, row))
+        self._is_joined = size <= _JOIN_BYTES
+        self.room = max_bytes - size
+        """Bytes that the id's field may have."""
+
+    def parts(self, id_field: bytes, start: int, end: int) -> list[Buffer]:
+        """The response to the request with the rows from `start` to before `end`; `id_field` is its id, encoded."""
+        if self._is_joined:
+            pieces: list[Buffer] = [self._start, id_field]
+            for head, raw, row in self._raws:
+                pieces += (head, raw[start * row : end * row])
+            return [b"".join(pieces)]
+        before = self._start + id_field
+        parts: list[Buffer] = []
+        for head, raw, row in self._raws:
+            parts += (before + head, memoryview(raw)[start * row : end * row])
+            before = b""
+        return parts
+
+
+def id_field(request_id: str) -> bytes:
+    """The id as a field of a response, which has it under the same number as a request."""
+    text = request_id.encode()
+    return b"\x1a" + varint(len(text)) + text if text else b""
+
+
+def _raw_head(size: int) -> bytes:
+    return _RAW_TAG + varint(size)
 
 
 def _shape(array: Array) -> tuple[int, ...]:

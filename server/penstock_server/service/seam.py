@@ -28,13 +28,18 @@ Buffer = bytes | memoryview
 Parts = Sequence[Buffer]
 """One message in pieces, in order: joined, or written one after the other, but never copied before."""
 
+Metadata = Sequence[tuple[str, str | bytes]]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class RequestHead:
-    """What is known of a call before its first message."""
+    """What is known of a call before its first message. Nobody changes it; it is not frozen because that costs.
+
+    Calls with the same metadata had better bring the same object: what is looked up in it is looked up once then.
+    """
 
     method: str
-    metadata: Sequence[tuple[str, str | bytes]] = ()
+    metadata: Metadata = ()
     """Keys in lower case; values of `-bin` keys are bytes."""
     deadline: float = inf
     """On `time.monotonic()`; infinity if the client gave none."""

@@ -19,21 +19,24 @@ with CANCELLED unless they were answered before.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
 from penstock_proto.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from penstock_scheduler import Reason, TrafficClass
+from penstock_server.backends.base import RequestInfo
+from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Job, Outcome, Outputs, Refused, StreamedJob
 from penstock_server.errors import Failure, failure_of
 from penstock_server.service.budget import ByteBudget
-from penstock_server.service.decode import Decoder, InferRequest
+from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
-from penstock_server.service.inference import EXITING, tenant_of
+from penstock_server.service.inference import EXITING, facts_of
 from penstock_server.service.respond import respond, varint
 from penstock_server.service.scan import Malformed, scan
 from penstock_server.service.seam import Buffer, Parts, RequestHead, Stream, StreamHandler, StreamSink
+from penstock_server.service.skeleton import Form, Skeletons
 from penstock_server.status import Status
 
 STATUS_KEY = "triton_grpc_error"
@@ -92,7 +95,7 @@ class StreamInference:
         is_exiting: Callable[[], bool] = lambda: False,
         bounds: StreamBounds = StreamBounds(),
     ) -> None:
-        self.decoder = decoder
+        self.skeletons = Skeletons(decoder, streaming=True)
         self.dialect = dialect
         self.budget = budget
         self.max_message_bytes = max_message_bytes
@@ -124,26 +127,55 @@ class StreamInference:
 
 
 class _Asked:
-    """A request of a stream, from its message to its last response."""
+    """A message of a stream, from when it came to its last answer."""
 
-    __slots__ = ("answer", "job", "message", "request", "size", "stream", "was_scheduled")
+    __slots__ = ("form", "id_field", "job", "message", "ready", "size", "stream", "was_scheduled")
 
     def __init__(self, stream: "InferStream", message: Buffer) -> None:
         self.stream = stream
         self.message = message
         self.size = len(message)
-        self.request: InferRequest | None = None
+        self.form: Form | None = None  # None: it is no request that could be run
+        self.id_field = b""  # encoded, as it came and as it goes out again
         self.job: Job | None = None
-        self.answer: Parts | Failure | None = None  # what is still to be sent; () is nothing
+        self.ready: Parts | Failure | None = None  # what is still to be sent; () is nothing
         self.was_scheduled = False
 
-    def done(self, outcome: Outcome) -> None:
-        """The engine's answer, or the end of a decoupled model's."""
-        self.stream.answered(self, outcome)
+    @property
+    def id(self) -> str:
+        return ModelInferRequest.FromString(self.id_field).id
 
-    def more(self, outputs: Outputs) -> bool:
-        """One response of a decoupled model. False: no more for now."""
-        return self.stream.respond(self, outputs)
+
+class _Once(Job):
+    """A request with one answer."""
+
+    __slots__ = ("asked",)
+    asked: _Asked
+
+    def describe(self) -> RequestInfo:
+        return replace(self.info, id=self.asked.id) if self.asked.id_field else self.info
+
+    def answer(self, outcome: Outcome) -> None:
+        self.asked.stream.answered(self.asked, outcome)
+
+    def answer_rows(self, outputs: BatchOutputs, start: int, end: int) -> None:
+        self.asked.stream.answered_rows(self.asked, outputs, start, end)
+
+
+class _Often(StreamedJob):
+    """A request to a decoupled model."""
+
+    __slots__ = ("asked",)
+    asked: _Asked
+
+    def describe(self) -> RequestInfo:
+        return replace(self.info, id=self.asked.id) if self.asked.id_field else self.info
+
+    def answer(self, outcome: Outcome) -> None:
+        self.asked.stream.answered(self.asked, outcome)
+
+    def respond(self, outputs: Outputs) -> bool:
+        return self.asked.stream.respond(self.asked, outputs)
 
 
 class InferStream:
@@ -153,7 +185,7 @@ class InferStream:
         self._service = service
         self._head = head
         self._sink = sink
-        self._tenant = tenant_of(head, service.tenant_key)
+        self._tenant, _ = facts_of(head.metadata, service.tenant_key)
         self._wants_status = (STATUS_KEY, "true") in head.metadata
         self._ordered: deque[_Asked] = deque()  # answered in this order
         self._decoupled: dict[_Asked, None] = {}  # answered as they come
@@ -185,7 +217,7 @@ class InferStream:
         if service.budget.take(asked.size):
             self._begin(asked)
         else:
-            asked.answer = service.dialect.too_many_bytes
+            asked.ready = service.dialect.too_many_bytes
             self._nbytes -= asked.size
             asked.size = 0
         self._flush()
@@ -213,40 +245,33 @@ class InferStream:
         service = self._service
         arrived = time.monotonic()
         try:
-            request = service.decoder.decode(asked.message, streaming=True)
+            form, tensors, asked.id_field = service.skeletons.read(asked.message)
         except Exception as error:
             if not self._is_cancellation(asked):
-                asked.answer = failure_of(error, during=self._head.method)
+                asked.ready = failure_of(error, during=self._head.method)
             return
         if service.is_exiting():
-            asked.answer = EXITING
+            asked.ready = EXITING
             return
-        asked.request = request
-        try:
-            job = asked.job = self._job(asked, request, arrived)
-            if service.on_request is not None:
-                service.on_request(job)
-            request.plan.version.driver.submit(job)
-        except Exception as error:
-            asked.job = None
-            self._decoupled.pop(asked, None)
-            if asked not in self._ordered:
-                self._ordered.append(asked)
-            asked.answer = failure_of(error, during=self._head.method)
-
-    def _job(self, asked: _Asked, request: InferRequest, arrived: float) -> Job:
-        job: Job
-        if request.plan.version.spec.decoupled:
-            self._ordered.pop()
-            self._decoupled[asked] = None
-            job = StreamedJob(request.plan, request.tensors, request.info, arrived, asked.done, asked.more)
+        asked.form = form
+        job: _Once | _Often
+        if form.plan.version.spec.decoupled:
+            self._decoupled[self._ordered.pop()] = None
+            job = _Often(form.plan, tensors, form.info, arrived)
         else:
-            job = Job(request.plan, request.tensors, request.info, arrived, asked.done)
+            job = _Once(form.plan, tensors, form.info, arrived)
+        job.asked = asked
         job.deadline = self._head.deadline
         job.traffic = TrafficClass.STREAM
-        job.level = request.parameters.priority
+        job.level = form.level
         job.tenant = self._tenant
-        return job
+        asked.job = job
+        try:
+            if service.on_request is not None:
+                service.on_request(job)
+            form.plan.version.driver.submit(job)
+        except Exception as error:
+            job.settle(failure_of(error, during=self._head.method))
 
     def _is_cancellation(self, asked: _Asked) -> bool:
         """Whether it is no request but cancels one; then that is done. Only asked of what is no request."""
@@ -255,11 +280,11 @@ class InferStream:
         request = _parsed(asked.message)
         if request is None or CANCEL_KEY not in request.parameters or request.inputs:
             return False
-        asked.answer = ()
+        asked.ready = ()
         name = request.parameters[CANCEL_KEY].string_param
         for other in [*self._ordered, *self._decoupled]:
-            job, asks = other.job, other.request
-            if job is not None and asks is not None and asks.info.id == name and job.cancel():
+            job = other.job
+            if job is not None and other.id == name and job.cancel():
                 self.answered(other, _CANCELLED)
         return True
 
@@ -274,7 +299,25 @@ class InferStream:
         if asked in self._decoupled:
             self._finish_decoupled(asked, answer)
         else:
-            asked.answer = answer
+            asked.ready = answer
+        self._flush()
+
+    def answered_rows(self, asked: _Asked, outputs: BatchOutputs, start: int, end: int) -> None:
+        """The same of one whose answer are rows of a batch: the quick way, by the template of its form."""
+        if self._is_over or asked.form is None or asked.job is None:
+            return
+        asked.was_scheduled = True
+        try:
+            room = self._service.max_message_bytes
+            inner = asked.form.template.rows(outputs, asked.id_field, start, end, room)
+        except Exception as error:
+            asked.ready = failure_of(error, during="the making of a response")
+        else:
+            if inner is None:
+                asked.ready = self._parts(asked, outputs.of(asked.job, start, end), _FINAL)
+            else:
+                inner.append(_FINAL)
+                asked.ready = _wrapped(inner)
         self._flush()
 
     def respond(self, asked: _Asked, outputs: Outputs) -> bool:
@@ -286,20 +329,19 @@ class InferStream:
         return not self._is_blocked
 
     def _answer(self, asked: _Asked, outcome: Outcome) -> Parts | Failure:
-        assert asked.request is not None
+        assert asked.form is not None
         if isinstance(outcome, Failure):
             return outcome
         if isinstance(outcome, Refused):
-            return self._service.dialect.refusal(outcome, asked.request.info.id)
+            return self._service.dialect.refusal(outcome, asked.id)
         if asked in self._decoupled:
-            return self._empty_final(asked) if asked.request.parameters.empty_final_response else ()
+            return self._empty_final(asked) if asked.form.wants_empty_final else ()
         return self._parts(asked, outcome, _FINAL)
 
     def _parts(self, asked: _Asked, outputs: Outputs, flag: bytes) -> Parts | Failure:
-        assert asked.request is not None
-        request, room = asked.request, self._service.max_message_bytes
+        assert asked.form is not None
         try:
-            inner = respond(request.plan, request.info.id, outputs, room)
+            inner = respond(asked.form.plan, asked.id, outputs, self._service.max_message_bytes)
         except Exception as error:
             return failure_of(error, during="the making of a response")
         inner.append(flag)
@@ -315,8 +357,8 @@ class InferStream:
         response = ModelInferResponse()
         if asked.was_scheduled:
             response = _named(asked)
-        elif asked.request is not None:
-            response.id = asked.request.info.id
+        elif asked.form is not None:
+            response.id = asked.id
         else:
             request = _parsed(asked.message)
             response.id = "" if request is None else request.id
@@ -341,7 +383,7 @@ class InferStream:
     def _flush(self) -> None:
         """Send what has its turn, give the window back while there is room, and end if all is said."""
         ordered = self._ordered
-        while ordered and not self._is_blocked and not self._is_over and (answer := ordered[0].answer) is not None:
+        while ordered and not self._is_blocked and not self._is_over and (answer := ordered[0].ready) is not None:
             asked = ordered.popleft()
             if isinstance(answer, Failure):
                 if self._wants_status and asked.was_scheduled:

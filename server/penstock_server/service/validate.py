@@ -143,7 +143,7 @@ def check_data(
     elements = (rows or 1) * prod(tensor.shape[1:]) if spec.max_batch_size else prod(tensor.shape)
     itemsize = expected.datatype.itemsize
     if not itemsize:
-        _check_strings(tensor.name, data, elements, model, prefix, limits)
+        check_strings(tensor.name, data, elements, model, prefix, limits)
     elif len(data) != elements * itemsize:
         raise InvalidRequest(
             f"{prefix}input byte size mismatch for input '{tensor.name}' for model '{model}'. "
@@ -154,12 +154,17 @@ def check_data(
         raise InvalidRequest(
             f"{prefix}input '{tensor.name}' for model '{model}' has an axis that is not between 0 and {_LARGEST_AXIS}"
         )
-    if expected.datatype.name == "BOOL" and elements and np.frombuffer(data, np.uint8).max() > 1:
+    if expected.datatype.name == "BOOL" and not are_bools(data):
         raise InvalidRequest(f"{prefix}input '{tensor.name}' for model '{model}' has BOOL elements other than 0 and 1")
 
 
-def _check_strings(name: str, data: Buffer, elements: int, model: str, prefix: str, limits: Limits | None) -> None:
-    """Walk a BYTES tensor: as many elements as the shape says, each of them whole."""
+def are_bools(data: Buffer) -> bool:
+    """Whether each of these bytes is 0 or 1."""
+    return not len(data) or np.frombuffer(data, np.uint8).max() <= 1
+
+
+def check_strings(name: str, data: Buffer, elements: int, model: str, prefix: str, limits: Limits | None) -> None:
+    """Walk a BYTES tensor: as many elements as the shape says, each of them whole. InvalidRequest if not."""
     if limits is not None and elements > limits.string_elements:
         raise InvalidRequest(
             f"{prefix}input '{name}' for model '{model}' has {elements} elements, "
@@ -167,6 +172,8 @@ def _check_strings(name: str, data: Buffer, elements: int, model: str, prefix: s
         )
     spans, stopped = byte_tensors.spans(data, elements + 1)
     whole, rest = len(spans), len(data) - stopped
+    if whole == elements and not rest and (limits is None or len(data) <= _LARGEST_STRING):
+        return  # as nearly always
     where = f"for inference input '{name}' for model '{model}'"
     if 0 < rest < byte_tensors.LENGTH_BYTES and whole <= elements:
         raise InvalidRequest(

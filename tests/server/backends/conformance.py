@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 
 from penstock_proto.datatypes import DATATYPES, DataType
 from penstock_proto.model_config_pb2 import ModelConfig
-from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo, Tensors
+from penstock_server.backends.base import (
+    Backend,
+    DecoupledInstance,
+    ModelBatch,
+    ModelFiles,
+    ModelInstance,
+    RequestInfo,
+    Tensors,
+)
 from penstock_server.backends.runner import run
 from penstock_server.errors import Failure, LoadError
 from penstock_server.models.signature import Signature, SignatureTensor
@@ -90,7 +98,14 @@ def tensor(name: str, datatype: DataType, *shape: int) -> SignatureTensor:
 
 
 def open_instances(workshop: Workshop, made: Made, count: int = 1) -> Sequence[ModelInstance]:
-    return workshop.backend.open(made.files, made.config).instances(made.config, count)
+    return blocking(workshop.backend.open(made.files, made.config).instances(made.config, count))
+
+
+def blocking(made: Sequence[ModelInstance | DecoupledInstance]) -> Sequence[ModelInstance]:
+    """Instances, none of which is a decoupled model's."""
+    instances = [instance for instance in made if not isinstance(instance, DecoupledInstance)]
+    assert len(instances) == len(made)
+    return instances
 
 
 def batch_of(inputs: Tensors, *rows: int, outputs: Sequence[str] = ("Y",)) -> ModelBatch:

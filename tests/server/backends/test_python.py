@@ -19,7 +19,7 @@ from penstock_server.backends.runner import run
 from penstock_server.errors import Failure, LoadError, ModelError
 from penstock_server.models.signature import Signature
 from penstock_server.status import Status
-from tests.server.backends.conformance import FP32, BackendConformance, Made, batch_of, files_of, same, sample
+from tests.server.backends.conformance import FP32, BackendConformance, Made, batch_of, blocking, files_of, same, sample
 from tests.server.backends.python_models import IDENTITY, source
 
 NOTHING = Signature((), ())
@@ -101,7 +101,7 @@ def recorded() -> Iterator[list[str]]:
 
 
 def instances(workshop: PythonWorkshop, made: Made, count: int = 1) -> Sequence[ModelInstance]:
-    return workshop.backend.open(made.files, made.config).instances(made.config, count)
+    return blocking(workshop.backend.open(made.files, made.config).instances(made.config, count))
 
 
 class TestPython(BackendConformance):

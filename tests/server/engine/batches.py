@@ -7,15 +7,11 @@ from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_scheduler import Batch, FireReason, Share
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.driver import Driver
-from penstock_server.engine.jobs import Job, Outcome, Plan
+from penstock_server.engine.jobs import Job, Plan
 from penstock_server.engine.versions import ServedVersion
 from penstock_server.models.spec import ModelSpec
 
 NO_DRIVER = cast("Driver", None)  # nobody looks at it here
-
-
-def nobody(outcome: Outcome) -> None:
-    """Takes an answer that nobody waits for."""
 
 
 def ticket(
@@ -30,7 +26,7 @@ def ticket(
     version = ServedVersion(1, spec, ModelConfig(), NO_DRIVER)
     inputs = spec.inputs[: len(tensors)]
     plan = Plan(version, rows, inputs, tuple(shapes), tuple(outputs), (0,) * len(outputs), None, length)
-    return Job(plan, tensors, RequestInfo(rows), 0.0, nobody)
+    return Job(plan, tensors, RequestInfo(rows), 0.0)
 
 
 def batch_of(

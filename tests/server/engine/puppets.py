@@ -107,9 +107,10 @@ class Ask:
         plan = Plan(stage.version, rows, stage.spec.inputs, ((1,),), (0,), (0,), key)
         raw = np.array(values, "<i8").tobytes()
         info = RequestInfo(rows, outputs=("Y",), timeout_us=round(timeout * 1e6))
-        self.job = Job(plan, [raw], info, time.monotonic(), self._done, deadline=deadline, level=level, tenant=tenant)
+        self.job = _Asked(plan, [raw], info, time.monotonic(), deadline=deadline, level=level, tenant=tenant)
+        self.job.ask = self
 
-    def _done(self, outcome: Outcome) -> None:
+    def answered(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self._answered.set()
         if self.on_answer is not None:
@@ -137,6 +138,16 @@ class Ask:
         outcome = await self.outcome()
         assert isinstance(outcome, Failure), outcome
         return outcome
+
+
+class _Asked(Job):
+    """A job that tells its `Ask`."""
+
+    __slots__ = ("ask",)
+    ask: Ask
+
+    def answer(self, outcome: Outcome) -> None:
+        self.ask.answered(outcome)
 
 
 class Stage:

@@ -49,26 +49,26 @@ def write(root: Path, text: str, config: str) -> Path:
     return root
 
 
-class Asked:
+class Asked(StreamedJob):
     """A request, what came, and when it was over."""
 
     def __init__(self, version: ServedVersion, count: int, *, room: int = 1 << 30) -> None:
+        plan = Plan(version, 1, version.spec.inputs, ((1,),), (0,), (0,), None)
+        raw = np.array([count], "<i4").tobytes()
+        super().__init__(plan, [raw], RequestInfo(1, outputs=("I",)), time.monotonic())
         self.responses: list[int] = []
         self.outcomes: list[Outcome] = []
         self.room = room
         self._news = asyncio.Event()
-        plan = Plan(version, 1, version.spec.inputs, ((1,),), (0,), (0,), None)
-        raw = np.array([count], "<i4").tobytes()
-        self.job = StreamedJob(plan, [raw], RequestInfo(1, outputs=("I",)), time.monotonic(), self._done, self._more)
-        version.driver.submit(self.job)
+        version.driver.submit(self)
 
-    def _more(self, outputs: Outputs) -> bool:
+    def respond(self, outputs: Outputs) -> bool:
         self.responses.append(int(outputs[0][0]))
         self._news.set()
         self.room -= 1
         return self.room > 0
 
-    def _done(self, outcome: Outcome) -> None:
+    def answer(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self._news.set()
 
@@ -119,7 +119,7 @@ async def test_who_has_no_room_gets_the_rest_later(counter: ServedVersion) -> No
     await Asked(counter, 7).end()
     assert slow.outcomes == []
     slow.room = 1 << 30
-    slow.job.go_on()
+    slow.go_on()
     assert await slow.end() == ()
     assert slow.responses == list(range(7))
 
@@ -138,7 +138,7 @@ async def test_a_cancelled_request_hears_nothing_more(counter: ServedVersion) ->
     """Its generator is closed, and its place is free for others."""
     asked = Asked(counter, 7, room=1)
     await asked.reached(1)
-    assert asked.job.cancel()
+    assert asked.cancel()
     await asyncio.gather(*(Asked(counter, 1).end() for _ in range(LIVE)))
     assert asked.outcomes == []
 
@@ -148,12 +148,13 @@ async def test_a_request_for_one_answer_is_refused(counter: ServedVersion) -> No
     answers: list[Outcome] = []
     came = asyncio.Event()
 
-    def done(outcome: Outcome) -> None:
-        answers.append(outcome)
-        came.set()
+    class Once(Job):
+        def answer(self, outcome: Outcome) -> None:
+            answers.append(outcome)
+            came.set()
 
     plan = Plan(counter, 1, counter.spec.inputs, ((1,),), (0,), (0,), None)
-    counter.driver.submit(Job(plan, [bytes(4)], RequestInfo(1), time.monotonic(), done))
+    counter.driver.submit(Once(plan, [bytes(4)], RequestInfo(1), time.monotonic()))
     await came.wait()
     assert isinstance(answers[0], Failure)
 

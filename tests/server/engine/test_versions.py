@@ -19,7 +19,7 @@ def model(stage: Stage, name: str, good: tuple[int, ...] = (), bad: tuple[int, .
         made.states[number] = READY if number in good else FAILED
         if number in good:
             served = type(stage.version)(number, stage.spec, ModelConfig(), stage.driver)
-            made.served[number] = served
+            made.serve(served)
     return made
 
 

@@ -155,7 +155,7 @@ async def test_what_the_models_do(office: Office) -> None:
     """In Triton's names, so that its dashboards work; counted by requests, rows and batches."""
     stage = Stage(max_queued_rows=3, max_batch_size=2)
     model = ServedModel("puppet", states={1: (VersionState.READY, "")})
-    model.served[1] = stage.version
+    model.serve(stage.version)
     office.models.add(model)
     office.models.add(ServedModel("bad", failure="broken"))
     stage.ask(1)
@@ -193,7 +193,7 @@ async def test_times_are_in_microseconds(office: Office) -> None:
     """As their names say."""
     stage = Stage()
     model = ServedModel("puppet", states={1: (VersionState.READY, "")})
-    model.served[1] = stage.version
+    model.serve(stage.version)
     office.models.add(model)
     stage.driver.counters.queue.add(1.5)
     samples = await office.samples()

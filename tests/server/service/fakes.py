@@ -34,7 +34,7 @@ def models_of(*specs: ModelSpec) -> Models:
     models = Models()
     for each in specs:
         model = ServedModel(each.name, states={1: (VersionState.READY, "")})
-        model.served[1] = ServedVersion(1, each, ModelConfig(name=each.name), cast(Driver, None))
+        model.serve(ServedVersion(1, each, ModelConfig(name=each.name), cast(Driver, None)))
         models.add(model)
     return models
 

@@ -88,7 +88,7 @@ def test_a_plan_says_all_but_the_data() -> None:
         assert plan.shapes == ((1, 2), (1,))
         assert (plan.outputs, plan.classes) == ((0, 1, 2), (0, 0, 0))
         assert [bytes(data) for data in decoded.tensors] == [TWO_ROWS["X"][2], TWO_ROWS["TEXT"][2]]
-        assert (decoded.info.id, decoded.info.rows, decoded.info.outputs) == ("7", 2, ("Y", "Z", "W"))
+        assert (decoded.id, decoded.info.rows, decoded.info.outputs) == ("7", 2, ("Y", "Z", "W"))
 
 
 def test_raw_contents_stay_views_of_the_message() -> None:
@@ -174,7 +174,7 @@ def check(decoded: InferRequest) -> None:
     assert plan.outputs
     assert len(plan.outputs) == len(plan.classes)
     hash(plan.key)
-    job = Job(plan, decoded.tensors, decoded.info, 0.0, lambda outcome: None)
+    job = Job(plan, decoded.tensors, decoded.info, 0.0)
     batch = Batch(plan.key, plan.length, [job], job.rows, FireReason.IDLE)
     arrays = Slot(its_spec.batched).gather(batch)
     for each, shape, data in zip(plan.inputs, plan.shapes, decoded.tensors, strict=True):

@@ -56,7 +56,7 @@ class House:
         self.stage = Stage(max_queued_rows=2, max_batch_size=2)
         models = Models()
         model = ServedModel("puppet", states={1: (VersionState.READY, "")})
-        model.served[1] = self.stage.version
+        model.serve(self.stage.version)
         models.add(model)
         self.budget = ByteBudget(budget)
         self.inference = Inference(Decoder(models, dialect), dialect, self.budget, largest)
@@ -184,7 +184,7 @@ async def test_outputs_that_cannot_be_written_are_an_internal_error(house: House
     bad, _ = house.ask(1)
     good, _ = house.ask(2)
     batch = await house.stage.next_batch()
-    house.inference._max_message_bytes = 10
+    house.inference.max_message_bytes = 10
     batch.finish()
     assert (await bad.failure()).status is Status.INVALID_ARGUMENT
     assert (await good.failure()).message.startswith("Response has byte size")
@@ -204,7 +204,7 @@ async def test_what_nobody_foresaw_is_not_told(
     in_responding, _ = house.ask(2)
     batch = await house.stage.next_batch()
     with monkeypatch.context() as patch:
-        patch.setattr("penstock_server.service.inference.respond", broken)
+        patch.setattr("penstock_server.service.respond.Cut.parts", broken)
         batch.finish()
     for reply in (in_decoding, in_responding):
         failure = await reply.failure()

@@ -70,7 +70,7 @@ class House:
         self.stage = Stage(instances=4, max_batch_size=1, max_queued_rows=100)
         models = Models()
         model = ServedModel("puppet", states={1: (VersionState.READY, "")})
-        model.served[1] = self.stage.version
+        model.serve(self.stage.version)
         models.add(model)
         self.budget = ByteBudget(budget)
         self.exiting = False
@@ -382,9 +382,9 @@ async def test_responses_are_sent_as_they_come() -> None:
     house = Decoupled()
     house.ask("a", "b")
     first, second = house.jobs
-    assert first.more(outputs(1))
-    assert second.more(outputs(2))
-    assert first.more(outputs(3))
+    assert first.respond(outputs(1))
+    assert second.respond(outputs(2))
+    assert first.respond(outputs(3))
     first.settle(())
     second.settle(())
     assert (house.sink.ids, flags(house.sink)) == (["a", "b", "a"], [False, False, False])
@@ -411,9 +411,9 @@ async def test_a_failure_after_some_responses_is_the_last_of_them() -> None:
     """On that request alone."""
     house = Decoupled()
     house.ask("a", "b")
-    house.jobs[0].more(outputs(1))
+    house.jobs[0].respond(outputs(1))
     house.jobs[0].settle(Failure(Status.INTERNAL, "broken"))
-    house.jobs[1].more(outputs(2))
+    house.jobs[1].respond(outputs(2))
     house.jobs[1].settle(())
     assert house.sink.errors == ["", "broken", ""]
     assert flags(house.sink) == [False, True, False]
@@ -426,8 +426,8 @@ async def test_a_slow_reader_stops_the_model_and_nothing_is_lost() -> None:
     house.ask("a")
     (job,) = house.jobs
     house.sink.room = 1
-    assert not job.more(outputs(1))
-    assert not job.more(outputs(2))
+    assert not job.respond(outputs(1))
+    assert not job.respond(outputs(2))
     job.settle(())
     assert len(house.sink.sent) == 1
     house.sink.room = 9
@@ -437,7 +437,7 @@ async def test_a_slow_reader_stops_the_model_and_nothing_is_lost() -> None:
     other = house.jobs[1]
     flow = Flow(other)
     house.sink.room = 1
-    assert not other.more(outputs(3))
+    assert not other.respond(outputs(3))
     house.sink.room = 9
     house.stream.on_writable()
     assert flow.resumed == 1
@@ -451,7 +451,7 @@ async def test_a_cancelled_decoupled_request_sends_nothing_more() -> None:
     (job,) = house.jobs
     house.stream.on_message(cancellation("a"))
     assert house.cancelled == [job]
-    assert job.more(outputs(1))
+    assert job.respond(outputs(1))
     assert len(house.sink.sent) == 1  # that it was cancelled
     house.stream.on_end()
     assert house.sink.ends == [None]
@@ -461,7 +461,7 @@ async def test_the_first_failure_as_status_cancels_the_other_generators() -> Non
     """The stream is over."""
     house = Decoupled(metadata=WANTS_STATUS)
     house.ask("a", "b")
-    house.jobs[0].more(outputs(1))
+    house.jobs[0].respond(outputs(1))
     house.jobs[0].settle(Failure(Status.INTERNAL, "broken"))
     assert (house.sink.ids, house.sink.ends) == (["a"], [Failure(Status.INTERNAL, "broken")])
     assert house.cancelled == [house.jobs[1]]
