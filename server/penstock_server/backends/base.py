@@ -46,6 +46,8 @@ class RequestInfo:
     sequence_end: bool = False
     timeout_us: int = 0
     """The `timeout` parameter, in microseconds; 0 if none."""
+    ready: bool = True
+    """False: there is no request in this row, which is the seat of a sequence that has sent none (strategy direct)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +66,8 @@ class ModelBatch:
     started: float = 0.0
     """`time.monotonic()` when the instance began to run; set by the runner."""
     ended: float = 0.0
+    unfinished: set[int] = field(default_factory=set[int])
+    """By index in `requests`; what `reschedule` wrote."""
     respond: "Callable[[Tensors], None] | None" = None
     """Of a decoupled model: takes a response, on the engine's loop; set by the engine."""
     flow: "Flow | None" = None
@@ -78,6 +82,13 @@ class ModelBatch:
     def fail(self, index: int, status: Status, message: str) -> None:
         """Answer the request at `index` with an error, as `ModelError` would all; the others get their outputs."""
         self.failures[index] = ModelError(status, message).failure()
+
+    def reschedule(self, index: int) -> None:
+        """Of an iterative model: the request at `index` is not finished. It runs again, with the states of this run.
+
+        A decoupled model's outputs of this run are a response; those of any other model are not looked at.
+        """
+        self.unfinished.add(index)
 
     def row_ranges(self) -> list[tuple[int, int]]:
         """The first and the last-plus-one row of each request."""

@@ -44,6 +44,7 @@ def scheduler_settings(spec: ModelSpec, instances: int, *, max_queued_rows: int,
     problems = [
         *map(_in_terms_of_the_config, settings_problems(settings)),
         *_length_problems(spec),
+        *_sequence_problems(spec),
         *_useless_options(spec, fixed),
     ]
     if problems:
@@ -90,6 +91,16 @@ def _length_problems(spec: ModelSpec) -> Iterator[str]:
     mask = next((tensor for tensor in spec.inputs if tensor.name == name), None)
     if name and (mask is None or len(mask.shape) != 1 or not mask.datatype.itemsize):
         yield f"length_mask_input must be an input with dims [ -1 ] and no string, which '{name}' is not"
+
+
+def _sequence_problems(spec: ModelSpec) -> Iterator[str]:
+    sequences, scheduling = spec.sequences, spec.scheduling
+    if sequences is None:
+        return
+    if sequences.direct and (scheduling.allowed_batch_sizes or scheduling.length_buckets):
+        yield "a sequence that keeps its row (strategy direct) knows no allowed_batch_sizes and no length_buckets"
+    if sequences.iterative and sequences.preserve_ordering:
+        yield "iterative_sequence does not go with preserve_ordering: a request that goes round is overtaken"
 
 
 def _only_fixed_knows(spec: ModelSpec) -> bool:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from penstock_server.backends.base import RequestInfo, Tensors
+from penstock_scheduler.sequences import Step
+from penstock_server.backends.base import Tensors
+from penstock_server.engine.jobs import Job
 from penstock_server.models.sequences import Control, ControlKind
 from penstock_server.tensors.codec import Array
 
@@ -12,19 +14,19 @@ _WRAPS = {"UINT64": 64, "INT64": 64, "UINT32": 32, "INT32": 32}
 """Bits of an id. A larger one is cut, and a large unsigned one is the negative signed one of the same bits."""
 
 
-def fill(controls: Sequence[Control], infos: Sequence[RequestInfo | None], *, batched: bool) -> Tensors:
-    """The controls of a batch, given what is known of each row; None is a row without a request."""
+def fill(controls: Sequence[Control], steps: Sequence[Step[Job] | None], *, batched: bool) -> Tensors:
+    """The controls of a batch, given the step in each row; None is a row without a request."""
     tensors: Tensors = {}
     for control in controls:
         match control.kind:
             case ControlKind.START:
-                array = _flags(control, [info is not None and info.sequence_start for info in infos])
+                array = _flags(control, [step is not None and step.start for step in steps])
             case ControlKind.END:
-                array = _flags(control, [info is not None and info.sequence_end for info in infos])
+                array = _flags(control, [step is not None and step.end for step in steps])
             case ControlKind.READY:
-                array = _flags(control, [info is not None for info in infos])
+                array = _flags(control, [step is not None for step in steps])
             case ControlKind.CORRID:
-                array = _ids(control, [0 if info is None else info.correlation_id for info in infos])
+                array = _ids(control, [0 if step is None else step.id for step in steps])
         tensors[control.name] = array.reshape(-1, 1) if batched else array
     return tensors
 
@@ -33,9 +35,16 @@ def _flags(control: Control, values: Sequence[bool]) -> Array:
     return np.where(values, control.true, control.false).astype(control.datatype.numpy)
 
 
-def _ids(control: Control, ids: Sequence[int | str]) -> Array:
+def _ids(control: Control, ids: Sequence[object]) -> Array:
     if control.datatype.name == "BYTES":
-        return np.array([(id if isinstance(id, str) else str(id or "")).encode() for id in ids], object)
+        return np.array([_text(id).encode() for id in ids], object)
     bits = _WRAPS[control.datatype.name]
     numbers = [id & ((1 << bits) - 1) if isinstance(id, int) else 0 for id in ids]
     return np.array(numbers, f"u{bits // 8}").view(control.datatype.numpy)
+
+
+def _text(id: object) -> str:
+    """An id as text; one that a client has not chosen has none."""
+    if isinstance(id, str):
+        return id
+    return str(id) if isinstance(id, int) and id else ""

@@ -4,7 +4,6 @@ To the scheduler an instance is LIVE ones, since so many of its generators may r
 its request as it comes; the engine is done with a request at the end of its generator.
 """
 
-from penstock_scheduler import Batch
 from penstock_server.backends.base import ModelBatch, Tensors
 from penstock_server.backends.runner import Outcome as RunOutcome
 from penstock_server.engine.assembly import check_outputs
@@ -19,10 +18,11 @@ LIVE = 64
 class DecoupledDriver(Driver):
     """The queue and the instances of one version of a decoupled model."""
 
-    def cancel(self, job: Job) -> None:
-        super().cancel(job)
+    def cancel(self, job: Job) -> bool:
+        is_gone = super().cancel(job)
         if isinstance(job, StreamedJob) and job.batch is not None and job.batch.flow is not None:
             job.batch.flow.cancel()
+        return is_gone
 
     def _model_batch(self, run: Run, rows: int) -> ModelBatch:
         (job,) = run.batch.tickets
@@ -56,6 +56,6 @@ class DecoupledDriver(Driver):
         """None: how long one generator ran says nothing about the next."""
         return None
 
-    def _hand_out(self, batch: Batch[Job], model_batch: ModelBatch, outputs: object) -> None:
-        (job,) = batch.tickets
+    def _hand_out(self, run: Run, model_batch: ModelBatch, result: object) -> None:
+        (job,) = run.batch.tickets
         job.settle(())

@@ -17,6 +17,9 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock_scheduler import Batch, Bounds, Device, Reason, Scheduler, Settings, Share, State, Statistics
 from penstock_server.backends.base import ModelBatch, RequestInfo
 from penstock_server.backends.runner import Outcome as RunOutcome
@@ -73,10 +76,15 @@ class Driver:
         self._incoming.append(job)
         self._turns.soon()
 
-    def cancel(self, job: Job) -> None:
-        """Take a request off the queue. One that already runs stays in its batch; its result is dropped."""
+    def cancel(self, job: Job) -> bool:
+        """Take a request off the queue. False: it runs already and stays in its batch; its result is dropped."""
         if self.scheduler.cancel(job):
             self._turns.soon()
+            return True
+        if job.state is State.NEW and job in self._incoming:
+            self._incoming.remove(job)
+            return True
+        return False
 
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Admit nothing more, run what is queued, then call back once."""
@@ -114,7 +122,10 @@ class Driver:
         incoming, self._incoming = self._incoming, []
         # Some may have been cancelled in the same pass of the loop.
         for refused in self.scheduler.submit_many([job for job in incoming if not job.is_settled], now):
-            refused.ticket.settle(Refused(refused.reason, refused.retry_after))
+            self._refuse(refused.ticket, Refused(refused.reason, refused.retry_after))
+
+    def _refuse(self, job: Job, refused: Refused) -> None:
+        job.settle(refused)
 
     def drop(self, job: Job, reason: Reason) -> None:
         """The scheduler has given a request up."""
@@ -222,7 +233,7 @@ class Driver:
             job.times = times
         if not isinstance(result, Failure):
             try:
-                self._hand_out(batch, model_batch, result)
+                self._hand_out(run, model_batch, result)
             except Exception as error:
                 result = failure_of(error, during=f"delivery of the outputs of {self._name}")
         if isinstance(result, Failure):
@@ -233,12 +244,12 @@ class Driver:
             self.counters.record_failure(over, now)
             return
         self.scheduler.cost.observe_reply(now - run.ended)
-        asked = rows - (batch.padded_rows - batch.rows)
+        asked = batch.rows if self._spec.batching.enabled else rows
         self.counters.record_batch(over, asked, rows, BatchTimes(run.assembly, started, ended, now))
 
-    def _hand_out(self, batch: Batch[Job], model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
+    def _hand_out(self, run: "Run", model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
         """Answer each request of a batch with its rows."""
-        outputs = BatchOutputs(result, self._spec.batched)
+        batch, outputs = run.batch, BatchOutputs(result, self._spec.batched)
         start = 0
         if self._held is None and batch.shares is None and not batch.length and not model_batch.failures:
             for job in batch.tickets:
@@ -263,6 +274,8 @@ class Driver:
             start = end
 
 
+_NO_ROWS = np.empty(0, np.intp)
+
 Result = Mapping[int, Array] | Failure
 """The outputs of a batch by index, or why there are none."""
 
@@ -270,7 +283,7 @@ Result = Mapping[int, Array] | Failure
 class Run:
     """A batch on its way through an instance."""
 
-    __slots__ = ("_driver", "assembly", "batch", "ended", "runner", "slot", "wanted")
+    __slots__ = ("_driver", "assembly", "batch", "ended", "rows", "runner", "seats", "slot", "wanted")
 
     def __init__(
         self, driver: Driver, batch: Batch[Job], runner: Runner, slot: Slot, assembly: float, wanted: Sequence[int]
@@ -282,6 +295,9 @@ class Run:
         self.assembly = assembly
         self.wanted = wanted  # the outputs that some request asks for, by index
         self.ended = 0.0  # when the instance came back
+        # Of a batch of sequences, for each request: the seat of its sequence, and its row.
+        self.seats: NDArray[np.intp] = _NO_ROWS
+        self.rows: NDArray[np.intp] = _NO_ROWS
 
     def done(self, model_batch: ModelBatch, outcome: RunOutcome) -> None:
         """Hear how it ended."""

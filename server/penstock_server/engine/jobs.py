@@ -13,6 +13,7 @@ from penstock_server.tensors.codec import Array, Buffer
 from penstock_server.tensors.spec import TensorSpec
 
 if TYPE_CHECKING:
+    from penstock_scheduler.sequences import Step
     from penstock_server.engine.assembly import BatchOutputs
     from penstock_server.engine.versions import ServedVersion
 
@@ -62,7 +63,7 @@ class Job(Ticket):
     a closure nor a second object. It is answered once, or cancelled before.
     """
 
-    __slots__ = ("arrived", "info", "is_settled", "pieces", "plan", "tensors", "times")
+    __slots__ = ("arrived", "info", "is_settled", "pieces", "plan", "step", "tensors", "times")
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Job(Ticket):
         self.is_settled = False  # answered, or cancelled
         self.pieces: list[tuple[int, Outputs]] | None = None  # of an oversize request: first row and outputs
         self.times: JobTimes | None = None
+        self.step: Step[Job] | None = None  # of its sequence, for a model that has some
 
     def answer(self, outcome: Outcome) -> None:
         """Take the outcome. Called at most once, by the engine."""

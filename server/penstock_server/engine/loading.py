@@ -33,6 +33,7 @@ from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.batching import scheduler_settings
 from penstock_server.engine.decoupled import LIVE, DecoupledDriver
 from penstock_server.engine.driver import Driver, SharedDevice
+from penstock_server.engine.sequences import SequenceDriver
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
 from penstock_server.errors import LoadError, ModelError
 from penstock_server.models.completion import complete_config
@@ -125,7 +126,7 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         spec = model_spec(config, load_labels(config, source.path), read_sequences(config, source.path))
         scheduling = scheduler_settings(
             spec,
-            spec.instance_count * (LIVE if spec.decoupled else 1),
+            spec.instance_count * (LIVE if spec.decoupled and spec.sequences is None else 1),
             max_queued_rows=settings.max_queued_rows,
             max_queued_bytes=settings.max_queued_bytes,
         )
@@ -156,7 +157,7 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
     name = f"model '{prepared.spec.name}' version {prepared.version}"
     spec, scheduling, bounds, device = prepared.spec, prepared.scheduling, settings.bounds, settings.device
     driver: Driver
-    if spec.decoupled:
+    if spec.decoupled and spec.sequences is None:
         generators = [
             GeneratorRunner(each, post, name) for each in prepared.instances if isinstance(each, DecoupledInstance)
         ]
@@ -165,7 +166,8 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
         runners = [
             ThreadRunner(each, post, name) for each in prepared.instances if not isinstance(each, DecoupledInstance)
         ]
-        driver = Driver(spec, scheduling, runners, name=name, bounds=bounds, device=device)
+        kind = Driver if spec.sequences is None else SequenceDriver
+        driver = kind(spec, scheduling, runners, name=name, bounds=bounds, device=device)
     for rows, seconds in prepared.costs:
         driver.scheduler.cost.seed(rows, seconds)
     return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)
@@ -238,9 +240,11 @@ def _responses(instance: ModelInstance | DecoupledInstance, batch: ModelBatch) -
 def _check_kind(instances: Sequence[ModelInstance | DecoupledInstance], spec: ModelSpec) -> None:
     """Raise LoadError if the model answers in another way than its configuration says."""
     for instance in instances:
-        if spec.decoupled == isinstance(instance, DecoupledInstance):
+        if (spec.decoupled and spec.sequences is None) == isinstance(instance, DecoupledInstance):
             continue
-        if spec.decoupled:
+        if spec.sequences is not None:
+            reason = "a step of a sequence has one response: infer() may not be a generator"
+        elif spec.decoupled:
             reason = "a decoupled model is a Python model whose infer() is a generator, and this is none"
         else:
             reason = "its infer() is a generator, so it has to be decoupled: true"

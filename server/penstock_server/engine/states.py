@@ -54,8 +54,12 @@ class States:
             tensors[spec.tensor.name] = batch
         return tensors
 
-    def check(self, outputs: Mapping[str, object], count: int) -> list[Array]:
-        """The states that a model returned. BadState if one is missing, or is not as its config says."""
+    def check(self, outputs: Mapping[str, object], count: int | None) -> list[Array]:
+        """The states that a model returned, [count, ...]; without a batch axis if `count` is None.
+
+        BadState if one is missing, or is not as its config says.
+        """
+        axis = () if count is None else (count,)
         found: list[Array] = []
         for spec in self._specs:
             array = outputs.get(spec.output)
@@ -63,10 +67,10 @@ class States:
                 raise BadState(f"state '{spec.output}' is missing")
             if array.dtype != spec.initial.dtype:
                 raise BadState(f"state '{spec.output}' has numpy type {array.dtype}, not {spec.initial.dtype}")
-            if array.shape != (count, *spec.initial.shape):
-                expected = show_shape((count, *spec.initial.shape))
+            if array.shape != (*axis, *spec.initial.shape):
+                expected = show_shape((*axis, *spec.initial.shape))
                 raise BadState(f"state '{spec.output}' has shape {show_shape(array.shape)}, not {expected}")
-            found.append(array)
+            found.append(array if axis else array[np.newaxis])
         return found
 
     def scatter(self, seats: Rows, rows: Rows, arrays: Sequence[Array]) -> None:

@@ -1,10 +1,12 @@
 """States in their seats, and controls for each row."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from penstock_proto.datatypes import DATATYPES
-from penstock_server.backends.base import RequestInfo
+from penstock_scheduler.sequences import Step
 from penstock_server.engine.controls import fill
 from penstock_server.engine.states import BadState, States
 from penstock_server.models.sequences import Control, ControlKind, StateSpec
@@ -71,11 +73,7 @@ def test_a_good_state_is_taken_as_it_is() -> None:
     assert found is array
 
 
-INFOS = (
-    RequestInfo(1, correlation_id=5, sequence_start=True),
-    None,
-    RequestInfo(1, correlation_id=(1 << 64) - 1, sequence_end=True),
-)
+STEPS: tuple[Step[Any] | None, ...] = (Step("", 5, start=True), None, Step("", (1 << 64) - 1, end=True))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +87,7 @@ INFOS = (
 def test_flags_have_the_values_of_the_config(kind: ControlKind, expected: list[list[int]]) -> None:
     """A row without a request is none of them."""
     control = Control("C", kind, DATATYPES["INT32"], -1, 1)
-    array = fill([control], INFOS, batched=True)["C"]
+    array = fill([control], STEPS, batched=True)["C"]
     assert array.dtype == np.int32
     assert array.tolist() == expected
 
@@ -107,4 +105,4 @@ def test_flags_have_the_values_of_the_config(kind: ControlKind, expected: list[l
 def test_ids_in_the_type_of_the_config(datatype: str, expected: list[object]) -> None:
     """Unsigned ids that travel as signed ones come out as they went in."""
     control = Control("C", ControlKind.CORRID, DATATYPES[datatype])
-    assert fill([control], INFOS, batched=False)["C"].tolist() == expected
+    assert fill([control], STEPS, batched=False)["C"].tolist() == expected

@@ -1,0 +1,367 @@
+"""Runs a model with sequences: the table says whose turn it is, and batches are made of what is ready.
+
+    submit ─▶ table ──Ready──▶ scheduler ─▶ … ─▶ states in ─▶ run ─▶ states out ─▶ answers
+                └───Lost───▶ answer                             │
+                └◀──────────────── finish ◀─────────────────────┴── "not finished" ─▶ scheduler again
+
+A sequence has one step at a time in the scheduler, so a batch has steps of different sequences; that is where many
+streams become one execution. With the direct strategy a sequence keeps its row and its instance: steps of different
+instances have different keys, so they never share a batch. (A batch may then have to wait for its instance while
+another one is idle; sequences are spread evenly, so it rarely does.)
+
+A step of an iterative model may say that it is not finished. It then goes back into the queue as it is, with the state
+it left behind, and whatever came meanwhile joins the next batch: continuous batching.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import inf
+from typing import overload
+
+import numpy as np
+
+from penstock_scheduler import Bounds, Reason, Settings, State
+from penstock_scheduler.sequences import Ended, Loss, Lost, Ready, Refusal, SequenceStatistics, SequenceTable, Step
+from penstock_server.backends.base import ModelBatch, RequestInfo, Tensors
+from penstock_server.backends.runner import Outcome as RunOutcome
+from penstock_server.backends.runner import Runner
+from penstock_server.engine.assembly import BatchOutputs
+from penstock_server.engine.controls import fill
+from penstock_server.engine.driver import Driver, Result, Run, SharedDevice
+from penstock_server.engine.jobs import Job, Outcome, Refused, StreamedJob
+from penstock_server.engine.states import Rows, States
+from penstock_server.engine.wakeup import WakeUp
+from penstock_server.errors import Failure, InvalidRequest, failure_of
+from penstock_server.models.sequences import SequenceSpec
+from penstock_server.models.spec import ModelSpec
+from penstock_server.status import Status
+from penstock_server.tensors.codec import Array
+
+_NO_SEAT = Failure(Status.UNAVAILABLE, "timeout of the corresponding sequence has been expired")
+"""Triton's words."""
+_ORPHANED = Failure(
+    Status.ABORTED, "the sequence is over: another of its requests was cancelled, or could not be run in time"
+)
+_NO_REQUEST = RequestInfo(1, ready=False)
+
+
+class SequenceDriver(Driver):
+    """The queue, the sequences and the instances of one version of a model."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        settings: Settings,
+        runners: Sequence[Runner],
+        *,
+        name: str,
+        bounds: Bounds | None = None,
+        device: SharedDevice | None = None,
+    ) -> None:
+        super().__init__(spec, settings, runners, name=name, bounds=bounds, device=device)
+        assert spec.sequences is not None, "a model without sequences has a plain driver"
+        self._sequences: SequenceSpec = spec.sequences
+        self._instances = len(runners)
+        seats = self._sequences.seats * self._instances
+        self.table: SequenceTable[Job] = SequenceTable(
+            seats, idle=self._sequences.idle, max_waiting=settings.max_queued_rows
+        )
+        self.states = States(self._sequences.states, seats)
+        self._alarm = WakeUp(self._loop, self._perform)
+
+    def __repr__(self) -> str:
+        return f"<SequenceDriver {self._name}: {self.table!r}, {self.scheduler!r}>"
+
+    def sequence_statistics(self) -> SequenceStatistics:
+        """The sequences in progress, and what became of those before."""
+        return self.table.statistics()
+
+    # What comes in.
+
+    def submit(self, job: Job) -> None:
+        now = time.monotonic()
+        problem = self._problem(job)
+        if problem is not None:
+            job.settle(problem)
+            return
+        info = job.info
+        own = self._sequences.iterative and not info.correlation_id  # a sequence of one request
+        step = job.step = Step(
+            job,
+            job if own else info.correlation_id,
+            start=own or info.sequence_start,
+            end=own or info.sequence_end,
+            deadline=job.deadline,
+            patience=now + info.timeout_us / 1e6 if info.timeout_us else inf,
+        )
+        refusal = self.table.submit(step, now)
+        if refusal is not None:
+            job.settle(self._refusal(refusal, info))
+        self._perform()
+
+    def cancel(self, job: Job) -> bool:
+        step = job.step
+        assert step is not None, "it was submitted"
+        gone = self.table.cancel(step)
+        if not gone and (super().cancel(job) or _is_paused(job)):
+            self.table.finish(step, time.monotonic())  # it was ready, and will not run
+        self._perform()
+        return gone
+
+    def forget(self, id: int | str) -> None:
+        """Whoever would go on with this sequence is gone."""
+        self.table.forget(id)
+        self._perform()
+
+    def drain(self, on_idle: Callable[[], None]) -> None:
+        self.table.drain()
+        super().drain(on_idle)
+
+    async def close(self, timeout: float) -> bool:
+        self._alarm.close()
+        return await super().close(timeout)
+
+    def _problem(self, job: Job) -> Failure | None:
+        """What Triton's sequence batcher asks of a request before anything else."""
+        model = self._spec.name
+        if job.plan.rows != 1:
+            return InvalidRequest(
+                f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence "
+                "batcher"
+            ).failure()
+        if not job.info.correlation_id and not self._sequences.iterative:
+            return InvalidRequest(
+                f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
+            ).failure()
+        takes_text, is_text = self._sequences.id_is_text, isinstance(job.info.correlation_id, str)
+        if job.info.sequence_start and takes_text is False and is_text:
+            return InvalidRequest(f"the ids of sequences of model '{model}' are numbers, not strings").failure()
+        return None
+
+    def _refusal(self, refusal: Refusal, info: RequestInfo) -> Failure | Refused:
+        match refusal:
+            case Refusal.NOT_STARTED:
+                return InvalidRequest(
+                    f"inference request for sequence {info.correlation_id} to model '{self._spec.name}' must specify "
+                    "the START flag on the first request of the sequence"
+                ).failure()
+            case Refusal.FULL:
+                return Refused(Reason.QUEUE_FULL)
+            case Refusal.DRAINING:
+                return Refused(Reason.DRAINING)
+
+    # What the table says.
+
+    def _perform(self) -> None:
+        now = time.monotonic()
+        while effects := self.table.poll(now):
+            for effect in effects:
+                match effect:
+                    case Ready(step):
+                        self._run_step(step, now)
+                    case Lost(step, loss):
+                        step.payload.settle(_outcome_of(loss))
+                    case Ended():
+                        pass  # its seat is begun anew by whoever gets it
+        self._alarm.set(self.table.next_wakeup())
+
+    def _run_step(self, step: Step[Job], now: float) -> None:
+        job = step.payload
+        if job.is_settled:  # cancelled at this moment
+            self.table.finish(step, now)
+            return
+        if self._sequences.direct:
+            assert step.sequence is not None
+            assert step.sequence.seat is not None
+            job.key = (job.key, step.sequence.seat % self._instances)
+        super().submit(job)
+
+    # What the scheduler says.
+
+    def drop(self, job: Job, reason: Reason) -> None:
+        super().drop(job, reason)
+        self._lost(job)
+
+    def _refuse(self, job: Job, refused: Refused) -> None:
+        super()._refuse(job, refused)
+        self._lost(job)
+
+    def _lost(self, job: Job) -> None:
+        assert job.step is not None
+        self.table.lose(job.step, time.monotonic())
+        self._perform()
+
+    # A batch's life.
+
+    def _model_batch(self, run: Run, rows: int) -> ModelBatch:
+        batch = run.batch
+        if self._sequences.direct:
+            batch.tickets.sort(key=_seat_of)  # rows ascend
+        steps = [_step_of(job) for job in batch.tickets]
+        seats = np.array([_seat_of(job) for job in batch.tickets], np.intp)
+        if self._sequences.direct:
+            run.runner = self._runners[int(seats[0]) % self._instances]
+            taken = seats // self._instances
+            rows = int(taken[-1]) + 1 if self._spec.batched else 1
+        else:
+            taken = np.arange(len(steps))
+        fresh = [index for index, step in enumerate(steps) if step.start]
+        if fresh:
+            self.states.reset(seats[fresh])
+        inputs = run.slot.gather(batch)
+        if self._spec.batched:
+            inputs = {name: _spread(array, taken, rows) for name, array in inputs.items()}
+        by_row: list[Step[Job] | None] = [None] * rows
+        for step, row in zip(steps, taken, strict=True):
+            by_row[row] = step
+        inputs |= self._with_axis(self.states.gather(seats, taken, rows))
+        inputs |= fill(self._sequences.controls, by_row, batched=self._spec.batched)
+        run.seats, run.rows = seats, taken
+        names = [self._spec.outputs[index].name for index in run.wanted]
+        names += [state.output for state in self._sequences.states]
+        return ModelBatch(inputs, rows, _Infos(by_row), names)
+
+    def _with_axis(self, states: Tensors) -> Tensors:
+        return states if self._spec.batched else {name: array[0] for name, array in states.items()}
+
+    def _checked(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome) -> Result:
+        """Keep the states of those that did not fail, and check the outputs."""
+        result = super()._checked(run, model_batch, outcome)
+        if isinstance(result, Failure) or isinstance(outcome, Failure):
+            return result
+        try:
+            arrays = self.states.check(outcome, model_batch.rows if self._spec.batched else None)
+        except Exception as error:
+            return failure_of(error, during=f"the check of the states of {self._name}")
+        seats, rows = run.seats, run.rows
+        if model_batch.failures:
+            good = np.array([row not in model_batch.failures for row in rows])
+            seats, rows = seats[good], rows[good]
+        self.states.scatter(seats, rows, arrays)
+        return result
+
+    def _hand_out(self, run: Run, model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
+        outputs = BatchOutputs(result, self._spec.batched)
+        for job, row in zip(run.batch.tickets, run.rows.tolist(), strict=True):
+            if row in model_batch.failures:
+                self._answer(job, model_batch.failures[row])
+            elif job.is_settled:
+                continue
+            elif isinstance(job, StreamedJob):
+                has_room = job.respond(outputs.of(job, row, row + 1))
+                if row not in model_batch.unfinished:
+                    job.settle(())
+                elif not has_room:
+                    job.batch = _paused(partial(self._go_round, job))
+            elif row not in model_batch.unfinished:
+                self._answer(job, outputs.of(job, row, row + 1))
+
+    def _deliver(self, run: Run, model_batch: ModelBatch, result: Result, over: Sequence[Job]) -> None:
+        again = set[Job]()
+        if not isinstance(result, Failure) and model_batch.unfinished:
+            again = {
+                job
+                for job, row in zip(run.batch.tickets, run.rows.tolist(), strict=True)
+                if row in model_batch.unfinished and row not in model_batch.failures
+            }
+        super()._deliver(run, model_batch, result, [job for job in over if job not in again])
+        now = time.monotonic()
+        for job in run.batch.tickets:
+            if job in again and not job.is_settled:
+                if not _is_paused(job):
+                    self._go_round(job)
+            else:
+                self.table.finish(_step_of(job), now)
+        self._perform()
+
+    def _go_round(self, job: Job) -> None:
+        """Queue a step that is not finished again."""
+        if isinstance(job, StreamedJob):
+            job.batch = None
+        _step_of(job).start = False
+        job.state = State.NEW
+        super().submit(job)
+
+
+def _outcome_of(loss: Loss) -> Outcome:
+    match loss:
+        case Loss.DEADLINE:
+            return Refused(Reason.EXPIRED)
+        case Loss.PATIENCE:
+            return _NO_SEAT
+        case Loss.ORPHANED:
+            return _ORPHANED
+
+
+def _step_of(job: Job) -> Step[Job]:
+    assert job.step is not None, "it was submitted"
+    return job.step
+
+
+def _seat_of(job: Job) -> int:
+    sequence = _step_of(job).sequence
+    assert sequence is not None
+    assert sequence.seat is not None, "it is ready"
+    return sequence.seat
+
+
+class _Infos(Sequence[RequestInfo]):
+    """What the model is told of each row, made when it asks, which most do not."""
+
+    def __init__(self, steps: Sequence[Step[Job] | None]) -> None:
+        self._steps = steps
+        self._made: list[RequestInfo] | None = None
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @overload
+    def __getitem__(self, index: int) -> RequestInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RequestInfo]: ...
+    def __getitem__(self, index: int | slice) -> RequestInfo | Sequence[RequestInfo]:
+        if self._made is None:
+            self._made = [_info_of(step) for step in self._steps]
+        return self._made[index]
+
+
+def _info_of(step: Step[Job] | None) -> RequestInfo:
+    if step is None:
+        return _NO_REQUEST
+    id = step.id if isinstance(step.id, int | str) else 0
+    return replace(step.payload.describe(), correlation_id=id, sequence_start=step.start, sequence_end=step.end)
+
+
+def _spread(array: Array, rows: Rows, count: int) -> Array:
+    """The rows of an array in their places among `count`; the others are zeros."""
+    if len(array) == count:
+        return array
+    spread = np.zeros((count, *array.shape[1:]), array.dtype)
+    spread[rows] = array[: len(rows)]
+    return spread
+
+
+class _Paused:
+    """The flow of a step whose next round waits for a slow reader."""
+
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        self._go_on = go_on
+
+    def give(self) -> None: ...
+
+    def withhold(self) -> None: ...
+
+    def give_withheld(self) -> None:
+        self._go_on()
+
+    def cancel(self) -> None: ...
+
+
+def _paused(go_on: Callable[[], None]) -> ModelBatch:
+    return ModelBatch({}, 0, (), flow=_Paused(go_on))
+
+
+def _is_paused(job: Job) -> bool:
+    return isinstance(job, StreamedJob) and job.batch is not None
