@@ -71,7 +71,7 @@ class _State(Enum):
 class Step(Generic[P]):
     """One request of a sequence, made by its caller and submitted once. The payload is never looked into."""
 
-    __slots__ = ("deadline", "end", "id", "patience", "payload", "sequence", "start", "state")
+    __slots__ = ("deadline", "end", "id", "lasts", "patience", "payload", "sequence", "start", "state")
 
     def __init__(
         self,
@@ -82,14 +82,19 @@ class Step(Generic[P]):
         end: bool = False,
         deadline: float = inf,
         patience: float = inf,
+        lasts: bool = False,
     ) -> None:
-        """Two times: at its `deadline` nobody wants the answer any more, and until `patience` it waits for a seat."""
+        """Two times: at its `deadline` nobody wants the answer any more, and until `patience` it waits for a seat.
+
+        `lasts`: its sequence is never idle for too long, since somebody will `forget` it.
+        """
         self.payload = payload
         self.id = id
         self.start = start
         self.end = end
         self.deadline = deadline
         self.patience = patience
+        self.lasts = lasts
         self.state = _State.WAITING
         self.sequence: Sequence[P] | None = None
 
@@ -99,9 +104,9 @@ class Step(Generic[P]):
 
 
 class Sequence(Generic[P]):
-    """A sequence from its START to its end. `memory` is its caller's."""
+    """A sequence from its START to its end."""
 
-    __slots__ = ("broken", "closed", "id", "idle_since", "memory", "released", "seat", "waiting")
+    __slots__ = ("broken", "closed", "id", "idle_since", "lasts", "released", "seat", "waiting")
 
     def __init__(self, id: Hashable, waiting: deque[Step[P]]) -> None:
         self.id = id
@@ -111,7 +116,7 @@ class Sequence(Generic[P]):
         self.closed = False  # the last step that came has END: only a START may follow
         self.broken = False  # it has lost a step, and is over as soon as nothing of it runs
         self.idle_since = -inf
-        self.memory: object = None
+        self.lasts = False
         for step in waiting:
             step.sequence = self
 
@@ -176,6 +181,7 @@ class SequenceTable(Generic[P]):
         self._sequences: dict[Hashable, Sequence[P]] = {}
         self._backlog: OrderedDict[Sequence[P], None] = OrderedDict()
         self._idle: OrderedDict[Sequence[P], None] = OrderedDict()  # the longest idle first
+        self._resting: set[Sequence[P]] = set()  # idle, and for as long as they like
         self._alarms: list[tuple[float, int, Step[P], Loss]] = []  # a heap
         self._numbers = count()
         self._waiting = 0
@@ -193,7 +199,7 @@ class SequenceTable(Generic[P]):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is released. Sequences may be there and idle."""
-        return len(self._idle) == len(self._sequences)
+        return len(self._idle) + len(self._resting) == len(self._sequences)
 
     # Telling it what happened.
 
@@ -212,9 +218,11 @@ class SequenceTable(Generic[P]):
             sequence = self._begin(step.id, deque((step,)))
         else:
             self._idle.pop(sequence, None)
+            self._resting.discard(sequence)
             sequence.waiting.append(step)
             step.sequence = sequence
         sequence.closed = step.end
+        sequence.lasts = step.lasts
         self._go_on(sequence)
         self._set_alarms(step)
         return None
@@ -315,6 +323,9 @@ class SequenceTable(Generic[P]):
             self._effects.append(Ready(step))
 
     def _rest(self, sequence: Sequence[P], now: float) -> None:
+        if sequence.lasts:
+            self._resting.add(sequence)
+            return
         sequence.idle_since = now
         self._idle[sequence] = None
 
@@ -322,6 +333,7 @@ class SequenceTable(Generic[P]):
         """It is over. What waits behind it belongs to the next sequence of this id, which queues up like any other."""
         del self._sequences[sequence.id]
         self._idle.pop(sequence, None)
+        self._resting.discard(sequence)
         self._backlog.pop(sequence, None)
         self._effects.append(Ended(sequence))
         if sequence.seat is not None:

@@ -30,6 +30,19 @@ class Count(PythonModel):
         for number in range(int(inputs["X"][0])):
             yield {"Y": np.array([number], np.int32)}
 """
+ADD = """
+from penstock_server.backends.python import PythonModel
+
+class Add(PythonModel):
+    def infer(self, inputs, batch):
+        return {"Y": inputs["X"] + inputs["OLD"], "NEW": inputs["X"] + inputs["OLD"]}
+"""
+SEQUENCES = """
+max_batch_size: 8 sequence_batching {
+    max_sequence_idle_microseconds: 1000
+    oldest { } state { input_name: "OLD" output_name: "NEW" data_type: TYPE_INT32 dims: 1 }
+}
+"""
 CONFIG = 'input { name: "X" data_type: TYPE_INT32 dims: 1 } output { name: "Y" data_type: TYPE_INT32 dims: 1 }'
 
 
@@ -40,6 +53,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name, text, more in (
         ("double", DOUBLE, ""),
         ("count", COUNT, "model_transaction_policy { decoupled: true }"),
+        ("add", ADD, SEQUENCES),
     ):
         version: Path = root / name / "1"
         version.mkdir(parents=True)
@@ -164,6 +178,40 @@ async def test_requests_may_depend_on_answers(target: str) -> None:
             values.append(value(answer))
             known.put_nowait(values[-1])
     assert values == [2, 4, 8, 16, 32]
+
+
+async def test_a_stream_is_a_sequence(kind: str, target: str) -> None:
+    """A client that knows nothing of sequences just opens a stream; the next one begins anew."""
+    for _ in range(2):
+        found = await answers(kind, target, [StreamRequest("add", {"X": [[n]]}) for n in (1, 2, 3)])
+        assert [int(answer.result()["Y"][0, 0]) for answer in found] == [1, 3, 6]
+
+
+async def test_streams_do_not_see_each_others_states(target: str) -> None:
+    """However many there are, and though their steps share batches."""
+
+    async def one(client: AsyncClient, factor: int) -> list[int]:
+        found: list[int] = []
+        async for answer in client.stream(StreamRequest("add", {"X": [[factor * n]]}) for n in range(10)):
+            found.append(int(answer.result()["Y"][0, 0]))
+        return found
+
+    async with AsyncClient(target, timeout=20.0) as client:
+        every = await asyncio.gather(*(one(client, factor) for factor in range(50)))
+    assert every == [[factor * n * (n + 1) // 2 for n in range(10)] for factor in range(50)]
+
+
+async def test_the_sequence_of_an_open_stream_is_never_idle_for_too_long(target: str) -> None:
+    """The model's sequences end after a millisecond of silence; this one is silent for more."""
+
+    async def requests() -> AsyncIterator[StreamRequest]:
+        yield StreamRequest("add", {"X": [[1]]})
+        await asyncio.sleep(0.02)
+        yield StreamRequest("add", {"X": [[2]]})
+
+    async with AsyncClient(target, timeout=20.0) as client:
+        values = [int(answer.result()["Y"][0, 0]) async for answer in client.stream(requests())]
+    assert values == [1, 3]
 
 
 async def test_who_stops_taking_answers_has_cancelled_the_rest(target: str) -> None:

@@ -182,6 +182,19 @@ def test_an_idle_sequence_ends() -> None:
     assert seats.submit(Step("late", 1), 1.0 + IDLE) is Refusal.NOT_STARTED
 
 
+def test_a_sequence_that_lasts_is_never_idle_for_too_long() -> None:
+    """Its stream is open; it ends when it is forgotten, and is no work that waits."""
+    seats, only = table(), Step("only", 1, start=True, lasts=True)
+    submit(seats, only)
+    seats.poll(0.0)
+    seats.finish(only, 0.0)
+    assert seats.next_wakeup() is None
+    assert seats.is_idle
+    submit(seats, Step("late", 1), now=100 * IDLE)
+    seats.forget(1)
+    assert 1 in seats  # its step runs
+
+
 def test_a_step_keeps_its_sequence_awake() -> None:
     """Idle is only who has neither a step that waits nor one that runs."""
     seats, first, second = table(), start(1), Step("second", 1)
@@ -354,11 +367,18 @@ class Histories(RuleBasedStateMachine):
         ends=st.sampled_from([False, False, True]),
         deadline=st.sampled_from([inf, inf, 8, 40]),
         patience=st.sampled_from([inf, inf, 8, 40]),
+        lasts=st.sampled_from([False, False, True]),
     )
-    def submit(self, id: int, begins: bool, ends: bool, deadline: float, patience: float) -> None:
+    def submit(self, id: int, begins: bool, ends: bool, deadline: float, patience: float, lasts: bool) -> None:
         self.number += 1
         step = Step(
-            self.number, id, start=begins, end=ends, deadline=self.now + deadline / 8, patience=self.now + patience / 8
+            self.number,
+            id,
+            start=begins,
+            end=ends,
+            deadline=self.now + deadline / 8,
+            patience=self.now + patience / 8,
+            lasts=lasts,
         )
         refusal = self.table.submit(step, self.now)
         if refusal is None:
@@ -460,6 +480,9 @@ class Histories(RuleBasedStateMachine):
                 self.table.finish(step, self.now)
                 self.settle(step)
                 self.take()
+        for id in range(5):
+            self.table.forget(id)
+        self.take()
         assert self.settled == set(range(1, self.number + 1)), "steps without a fate"
         assert self.table.statistics().active == 0, "seats that nobody gave back"
 

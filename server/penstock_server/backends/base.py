@@ -44,6 +44,8 @@ class RequestInfo:
     """The id of the sequence it belongs to; 0 if none."""
     sequence_start: bool = False
     sequence_end: bool = False
+    sequence_lasts: bool = False
+    """The sequence is its stream's: it ends with it, and is not given up for being idle."""
     timeout_us: int = 0
     """The `timeout` parameter, in microseconds; 0 if none."""
     ready: bool = True

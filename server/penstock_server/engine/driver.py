@@ -86,6 +86,9 @@ class Driver:
             return True
         return False
 
+    def forget(self, id: int | str) -> None:
+        """Whoever would go on with this sequence is gone. Without sequences there is nothing to do."""
+
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Admit nothing more, run what is queued, then call back once."""
         if self._closed:

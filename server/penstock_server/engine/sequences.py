@@ -95,6 +95,7 @@ class SequenceDriver(Driver):
             end=own or info.sequence_end,
             deadline=job.deadline,
             patience=now + info.timeout_us / 1e6 if info.timeout_us else inf,
+            lasts=info.sequence_lasts,
         )
         refusal = self.table.submit(step, now)
         if refusal is not None:

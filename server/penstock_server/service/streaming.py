@@ -10,16 +10,19 @@
   in bytes, and while its reader keeps up. So a client that does not read is soon not read from either, and a decoupled
   model that writes for it is told to wait.
 * When the client is gone, all that it has asked is cancelled.
+* While the server drains, sequences that run may go on, since what they have built up would be lost; nothing begins.
 
 Beyond Triton's protocol, in Penstock's dialect: a failure's status travels as the parameter `grpc_status` of
-`infer_response`, and a message with the parameter `cancel` cancels the requests of that id, which are then answered
-with CANCELLED unless they were answered before.
+`infer_response`; a message with the parameter `cancel` cancels the requests of that id, which are then answered with
+CANCELLED unless they were answered before; and requests to a model with sequences that name none are the sequence of
+their stream, from its first request to its end.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from google.protobuf.message import DecodeError
 
@@ -28,7 +31,9 @@ from penstock_scheduler import Reason, TrafficClass
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Job, Outcome, Outputs, Refused, StreamedJob
+from penstock_server.engine.versions import ServedVersion
 from penstock_server.errors import Failure, failure_of
+from penstock_server.models.sequences import SequenceSpec
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
@@ -105,6 +110,7 @@ class StreamInference:
         self.bounds = bounds
         self.streams: set[InferStream] = set()
         self.opened = 0
+        self.sequence_ids = count(1 << 63)  # far from those that clients choose
         self.messages = 0
         self.stream = Stream(self.open)
 
@@ -193,6 +199,7 @@ class InferStream:
         self._owed = 0  # messages whose window is still to be given back
         self._outbox: deque[Parts] = deque()  # of decoupled models, while the reader does not keep up
         self._is_blocked = False
+        self._sequences: dict[ServedVersion, int | str] = {}  # the stream's own, by the model that has it
         self._has_ended = False  # the client has sent all
         self._is_over = False
 
@@ -250,16 +257,20 @@ class InferStream:
             if not self._is_cancellation(asked):
                 asked.ready = failure_of(error, during=self._head.method)
             return
-        if service.is_exiting():
+        info = form.info
+        sequences = form.plan.version.spec.sequences
+        if sequences is not None:
+            info = self._of_a_sequence(form.plan.version, sequences, info)
+        if service.is_exiting() and (sequences is None or info.sequence_start):
             asked.ready = EXITING
             return
         asked.form = form
         job: _Once | _Often
         if form.plan.version.spec.decoupled:
             self._decoupled[self._ordered.pop()] = None
-            job = _Often(form.plan, tensors, form.info, arrived)
+            job = _Often(form.plan, tensors, info, arrived)
         else:
-            job = _Once(form.plan, tensors, form.info, arrived)
+            job = _Once(form.plan, tensors, info, arrived)
         job.asked = asked
         job.deadline = self._head.deadline
         job.traffic = TrafficClass.STREAM
@@ -272,6 +283,17 @@ class InferStream:
             form.plan.version.driver.submit(job)
         except Exception as error:
             job.settle(failure_of(error, during=self._head.method))
+
+    def _of_a_sequence(self, version: ServedVersion, sequences: SequenceSpec, info: RequestInfo) -> RequestInfo:
+        """Give a request without a sequence that of the stream."""
+        if info.correlation_id or sequences.iterative or not self._service.dialect.richer_streams:
+            return info
+        known = self._sequences.get(version)
+        if known is None:
+            number = next(self._service.sequence_ids)
+            known = self._sequences[version] = f"stream {number - (1 << 63)}" if sequences.id_is_text else number
+            info = replace(info, sequence_start=True)
+        return replace(info, correlation_id=known, sequence_lasts=True)
 
     def _is_cancellation(self, asked: _Asked) -> bool:
         """Whether it is no request but cancels one; then that is done. Only asked of what is no request."""
@@ -435,6 +457,8 @@ class InferStream:
         self._ordered.clear()
         self._decoupled.clear()
         self._outbox.clear()
+        for version, id in self._sequences.items():
+            version.driver.forget(id)
 
 
 def _named(asked: _Asked) -> ModelInferResponse:

@@ -1,0 +1,412 @@
+"""Sequences in the engine: states that follow them, rows that stay theirs, rounds, and what ends them."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from penstock_server.backends.base import RequestInfo
+from penstock_server.backends.python import PythonBackend
+from penstock_server.engine.jobs import Job, Outcome, Outputs, Plan, StreamedJob
+from penstock_server.engine.loading import LoadSettings, load_model
+from penstock_server.engine.sequences import SequenceDriver
+from penstock_server.engine.versions import ServedVersion
+from penstock_server.errors import Failure
+from penstock_server.models.repository import scan
+from penstock_server.status import Status
+
+TENSORS = """
+input { name: "X" data_type: TYPE_INT32 dims: 1 }
+output { name: "Y" data_type: TYPE_INT32 dims: 1 }
+output { name: "ROWS" data_type: TYPE_INT32 dims: 1 }
+"""
+STATE = """
+state { input_name: "SUM" output_name: "NEW_SUM" data_type: TYPE_INT32 dims: 1 }
+"""
+# Fails for -1, and the whole batch for -2. Keeps nothing itself.
+ADDER = """
+import numpy as np
+from penstock_server.backends.python import ModelError, PythonModel, Status
+
+class Adder(PythonModel):
+    def infer(self, inputs, batch):
+        x, total = inputs["X"], inputs["X"] + inputs["SUM"]
+        if (x == -2).any():
+            raise ModelError(Status.INTERNAL, "all of it")
+        for row in np.flatnonzero(x[:, 0] == -1):
+            batch.fail(int(row), Status.INTERNAL, "this one")
+        return {"Y": total, "NEW_SUM": total, "ROWS": np.full_like(x, len(x))}
+"""
+# Y says for each row: which row it is, whether it is ready, and whether it starts.
+SEATS = """
+import numpy as np
+from penstock_server.backends.python import PythonModel
+
+class Seats(PythonModel):
+    def infer(self, inputs, batch):
+        rows = np.arange(batch.rows, dtype=np.int32).reshape(-1, 1)
+        assert (inputs["X"][inputs["READY"] == 0] == 0).all()
+        assert [request.ready for request in batch.requests] == (inputs["READY"][:, 0] == 1).tolist()
+        assert [request.correlation_id for request in batch.requests] == inputs["ID"][:, 0].tolist()
+        return {"Y": 100 * inputs["START"] + 10 * inputs["END"] + rows, "ROWS": np.full_like(rows, batch.rows)}
+"""
+# Counts down from X, a round each.
+COUNTDOWN = """
+import numpy as np
+from penstock_server.backends.python import ModelError, PythonModel, Status
+
+class Countdown(PythonModel):
+    def infer(self, inputs, batch):
+        left = np.where(inputs["START"] == 1, inputs["X"], inputs["SUM"])
+        for row in np.flatnonzero(left[:, 0] > 0):
+            batch.reschedule(int(row))
+        for row in np.flatnonzero(left[:, 0] == 1313):
+            batch.fail(int(row), Status.INTERNAL, "unlucky")
+        return {"Y": left, "NEW_SUM": left - 1, "ROWS": np.full_like(left, len(left))}
+"""
+CONTROLS = "".join(
+    f'control_input {{ name: "{kind}" control {{ kind: CONTROL_SEQUENCE_{kind} int32_false_true: [0, 1] }} }}\n'
+    for kind in ("START", "END", "READY")
+) + ('control_input { name: "ID" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } }\n')
+
+Load = Callable[..., Awaitable[ServedVersion]]
+
+
+class Step(Job):
+    """A request and its answer."""
+
+    def __init__(
+        self, version: ServedVersion, value: int, id: int | str, start: bool, end: bool, deadline: float
+    ) -> None:
+        info = RequestInfo(1, outputs=("Y", "ROWS"), correlation_id=id, sequence_start=start, sequence_end=end)
+        raw = np.array([value], "<i4").tobytes()
+        super().__init__(plan(version), [raw], info, time.monotonic(), deadline=deadline)
+        self.outcomes: list[Outcome] = []
+        self._came = asyncio.Event()
+        version.driver.submit(self)
+
+    def answer(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._came.set()
+
+    async def values(self) -> tuple[int, int]:
+        """Y and ROWS."""
+        outcome = await self.outcome()
+        assert isinstance(outcome, list), outcome
+        return int(outcome[0].reshape(-1)[0]), int(outcome[1].reshape(-1)[0])
+
+    async def y(self) -> int:
+        return (await self.values())[0]
+
+    async def failure(self) -> Failure:
+        outcome = await self.outcome()
+        assert isinstance(outcome, Failure), outcome
+        return outcome
+
+    async def outcome(self) -> Outcome:
+        await asyncio.wait_for(self._came.wait(), 20)
+        (outcome,) = self.outcomes
+        return outcome
+
+
+class Stream(StreamedJob):
+    """A request to a decoupled model."""
+
+    def __init__(self, version: ServedVersion, value: int, room: int = 1 << 30) -> None:
+        raw = np.array([value], "<i4").tobytes()
+        super().__init__(plan(version), [raw], RequestInfo(1, outputs=("Y", "ROWS")), time.monotonic())
+        self.room = room
+        self.responses: list[int] = []
+        self.outcomes: list[Outcome] = []
+        self._news = asyncio.Event()
+        version.driver.submit(self)
+
+    def respond(self, outputs: Outputs) -> bool:
+        self.responses.append(int(outputs[0].reshape(-1)[0]))
+        self.room -= 1
+        self._news.set()
+        return self.room > 0
+
+    def answer(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._news.set()
+
+    async def reached(self, count: int) -> None:
+        while len(self.responses) < count:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), 20)
+
+    async def end(self) -> Outcome:
+        while not self.outcomes:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), 20)
+        (outcome,) = self.outcomes
+        return outcome
+
+
+def plan(version: ServedVersion) -> Plan:
+    return Plan(version, 1, version.spec.inputs, ((1,),), (0, 1), (0, 0), ())
+
+
+def step(
+    version: ServedVersion,
+    value: int,
+    id: int | str = 1,
+    *,
+    start: bool = False,
+    end: bool = False,
+    deadline: float = inf,
+) -> Step:
+    return Step(version, value, id, start, end, deadline)
+
+
+def driver_of(version: ServedVersion) -> SequenceDriver:
+    assert isinstance(version.driver, SequenceDriver)
+    return version.driver
+
+
+@pytest.fixture
+async def load(tmp_path: Path) -> AsyncIterator[Load]:
+    """Loads one model; in the end nothing of its sequences may be left that nobody waits for."""
+    versions: list[ServedVersion] = []
+
+    async def load(text: str, batching: str, more: str = "max_batch_size: 4") -> ServedVersion:
+        folder = tmp_path / "m" / "1"
+        folder.mkdir(parents=True)
+        (folder / "model.py").write_text(text)
+        (tmp_path / "m" / "config.pbtxt").write_text(f"{TENSORS} {more} sequence_batching {{ {batching} }}")
+        model = await load_model(scan(tmp_path).models["m"], {"python": PythonBackend()}, LoadSettings())
+        assert model.ready, model.states
+        versions.append(model.served[1])
+        return versions[0]
+
+    yield load
+    for version in versions:
+        driver = driver_of(version)
+        assert driver.scheduler.is_idle
+        assert driver.table.is_idle
+        assert await driver.close(5.0)
+
+
+OLDEST = f"oldest {{ max_candidate_sequences: 8 }} {STATE}"
+
+
+async def test_a_state_follows_its_sequence(load: Load) -> None:
+    """Zero at first, and again after the END."""
+    version = await load(ADDER, OLDEST)
+    assert [await step(version, n, start=n == 1, end=n == 3).y() for n in (1, 2, 3)] == [1, 3, 6]
+    assert await step(version, 5, start=True, end=True).y() == 5
+
+
+@pytest.mark.parametrize("strategy", ["direct {}", "oldest { max_candidate_sequences: 8 }"])
+@pytest.mark.parametrize("count", ["", "instance_group { count: 3 kind: KIND_CPU }"], ids=["one", "three"])
+async def test_every_sequence_gets_what_it_would_get_alone(load: Load, strategy: str, count: str) -> None:
+    """Under any interleaving, with more sequences than seats, on one instance or on some."""
+    version = await load(ADDER, f"{strategy} {STATE}", f"max_batch_size: 4 {count}")
+    rng = random.Random(7)
+    waiting = {id: [rng.randrange(100) for _ in range(rng.randrange(1, 8))] for id in range(1, 40)}
+    asked: dict[int, list[tuple[Step, int]]] = {id: [] for id in waiting}
+    while waiting:
+        id = rng.choice(list(waiting))
+        value = waiting[id].pop(0)
+        total = value + (asked[id][-1][1] if asked[id] else 0)
+        asked[id].append((step(version, value, id, start=not asked[id], end=not waiting[id]), total))
+        if not waiting[id]:
+            del waiting[id]
+        if rng.random() < 0.3:
+            await asyncio.sleep(0)
+    for steps in asked.values():
+        for each, total in steps:
+            assert await each.y() == total
+    assert driver_of(version).sequence_statistics().active == 0
+
+
+async def test_steps_of_different_sequences_share_a_batch(load: Load) -> None:
+    """And those of one do not: they wait for each other."""
+    version = await load(ADDER, OLDEST)
+    first = [step(version, 1, id, start=True) for id in range(1, 5)]
+    second = [step(version, 1, id, end=True) for id in range(1, 5)]
+    assert [await each.values() for each in first] == [(1, 4)] * 4
+    assert [await each.values() for each in second] == [(2, 4)] * 4
+
+
+async def test_a_sequence_keeps_its_row(load: Load) -> None:
+    """Rows of others that have nothing to run are passed on as not ready, up to the highest that has."""
+    version = await load(SEATS, f"direct {{}} {CONTROLS}")
+    assert [await step(version, 0, id, start=True).values() for id in (7, 8, 9)] == [(100, 1), (101, 2), (102, 3)]
+    assert await step(version, 1, 9).values() == (2, 3)
+    assert await step(version, 1, 7, end=True).values() == (10, 1)
+    assert await step(version, 1, 5, start=True, end=True).values() == (110, 1)
+    for id in (8, 9):
+        await step(version, 1, id, end=True).values()
+
+
+async def test_without_a_batch_axis_sequences_take_turns(load: Load) -> None:
+    """One seat for each instance; the others wait until it is free."""
+    version = await load(ADDER.replace("x[:, 0]", "x"), f"direct {{}} {STATE}", "")
+    one, other = step(version, 1, 1, start=True), step(version, 10, 2, start=True, end=True)
+    assert await one.y() == 1
+    assert driver_of(version).sequence_statistics().backlog == 1
+    assert await step(version, 2, 1, end=True).y() == 3
+    assert await other.y() == 10
+
+
+# ── what goes wrong ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_step_that_fails_leaves_its_state_as_it_was(load: Load) -> None:
+    """Alone or with its whole batch; others in the batch go on."""
+    version = await load(ADDER, OLDEST)
+    await step(version, 5, 1, start=True).y()
+    await step(version, 6, 2, start=True).y()
+    bad, good = step(version, -1, 1), step(version, 1, 2)
+    assert (await bad.failure()).message == "this one"
+    assert await good.y() == 7
+    assert (await step(version, -2, 1).failure()).message == "all of it"
+    assert await step(version, 1, 1, end=True).y() == 6
+    assert await step(version, 1, 2, end=True).y() == 8
+
+
+@pytest.mark.parametrize(
+    ("id", "start", "message"),
+    [
+        (
+            6, False,
+            "inference request for sequence 6 to model 'm' must specify the START flag on the first request of the "
+            "sequence",
+        ),
+        (0, True, "inference request to model 'm' must specify a non-zero or non-empty correlation ID"),
+        ("", True, "inference request to model 'm' must specify a non-zero or non-empty correlation ID"),
+        ("x", True, "the ids of sequences of model 'm' are numbers, not strings"),
+    ],
+)  # fmt: skip
+async def test_requests_that_are_of_no_sequence(load: Load, id: int | str, start: bool, message: str) -> None:
+    """In Triton's words, where it has some."""
+    version = await load(SEATS, f"oldest {{}} {CONTROLS}")
+    assert await step(version, 1, id, start=start).failure() == Failure(Status.INVALID_ARGUMENT, message)
+
+
+async def test_a_cancelled_step_ends_its_sequence(load: Load) -> None:
+    """Those behind it hear why; a new one of the same id may begin."""
+    version = await load(ADDER, OLDEST)
+    first, second, third = step(version, 1, start=True), step(version, 1), step(version, 1)
+    assert second.cancel()
+    assert (await third.failure()).status is Status.ABORTED
+    await first.y()
+    assert (await step(version, 1).failure()).status is Status.INVALID_ARGUMENT
+    assert await step(version, 9, start=True, end=True).y() == 9
+    assert second.outcomes == []
+
+
+async def test_a_step_that_is_cancelled_before_it_runs_gives_its_seat_back(load: Load) -> None:
+    """It was ready, and in no batch yet."""
+    version = await load(ADDER, f"direct {{}} {STATE}", "max_batch_size: 1")
+    only, waiting = step(version, 1, 1, start=True), step(version, 2, 2, start=True, end=True)
+    assert only.cancel()
+    assert await waiting.y() == 2
+    assert driver_of(version).sequence_statistics().active == 0
+
+
+async def test_a_deadline_that_has_passed_ends_the_sequence(load: Load) -> None:
+    """What the model remembers would be wrong from there on."""
+    version = await load(ADDER, OLDEST)
+    await step(version, 1, start=True).y()
+    late = step(version, 1, deadline=time.monotonic() - 1)
+    assert not isinstance(await late.outcome(), list | Failure)
+    assert (await step(version, 1).failure()).status is Status.INVALID_ARGUMENT
+
+
+async def test_a_forgotten_sequence_gives_its_seat_back(load: Load) -> None:
+    """Its stream is gone."""
+    version = await load(ADDER, OLDEST)
+    await step(version, 1, start=True).y()
+    version.driver.forget(1)
+    assert driver_of(version).sequence_statistics().active == 0
+
+
+async def test_a_bad_state_fails_the_batch(load: Load) -> None:
+    """With an error id, and the seats keep what they had."""
+    version = await load(ADDER.replace('"NEW_SUM": total', '"NEW_SUM": total.astype(np.int64)'), OLDEST)
+    assert (await step(version, 1, start=True).failure()).unforeseen
+    assert (await step(version, 1, end=True).failure()).unforeseen
+
+
+# ── rounds ────────────────────────────────────────────────────────────────────────────────────────
+
+ITERATIVE = f"iterative_sequence: true oldest {{}} {STATE} {CONTROLS}"
+
+
+async def test_an_iterative_request_goes_round_until_it_is_finished(load: Load) -> None:
+    """Without any sequence id; one answer, with the outputs of its last round."""
+    version = await load(COUNTDOWN, ITERATIVE)
+    assert await step(version, 5, id=0).y() == 0
+    assert version.driver.counters.execution_count == 6
+    assert version.driver.counters.success.count == 1
+
+
+async def test_requests_join_and_leave_the_running_batch(load: Load) -> None:
+    """Continuous batching: a short one does not wait for a long one, nor a late one for its end."""
+    version = await load(COUNTDOWN, ITERATIVE)
+    long = step(version, 400, id=0)
+    short = step(version, 3, id=0)
+    assert await short.values() == (0, 2)
+    late = step(version, 2, id=0)
+    assert await late.values() == (0, 2)
+    assert long.outcomes == []
+    assert await long.values() == (0, 1)
+
+
+async def test_a_round_that_fails_ends_the_request(load: Load) -> None:
+    """With its error, and nothing goes round any more."""
+    version = await load(COUNTDOWN, ITERATIVE)
+    assert (await step(version, 1320, id=0).failure()).message == "unlucky"
+
+
+async def test_a_cancelled_request_goes_round_no_more(load: Load) -> None:
+    """It is over with the round that runs."""
+    version = await load(COUNTDOWN, ITERATIVE)
+    endless = step(version, 1 << 30, id=0)
+    await step(version, 3, id=0).y()
+    assert endless.cancel()
+    await step(version, 3, id=0).y()
+    while driver_of(version).sequence_statistics().active:
+        await step(version, 1, id=0).y()
+
+
+DECOUPLED = "max_batch_size: 4 model_transaction_policy { decoupled: true }"
+
+
+async def test_each_round_of_a_decoupled_model_is_a_response(load: Load) -> None:
+    """And the last one is followed by the end."""
+    version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
+    stream = Stream(version, 4)
+    assert await stream.end() == ()
+    assert stream.responses == [4, 3, 2, 1, 0]
+
+
+async def test_a_slow_reader_stops_its_own_rounds(load: Load) -> None:
+    """It keeps its seat, and others go on."""
+    version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
+    slow = Stream(version, 3, room=1)
+    await slow.reached(1)
+    assert await Stream(version, 10).end() == ()
+    assert slow.responses == [3]
+    slow.room = 1 << 30
+    slow.go_on()
+    assert await slow.end() == ()
+    assert slow.responses == [3, 2, 1, 0]
+
+
+async def test_a_slow_reader_that_goes_gives_its_seat_back(load: Load) -> None:
+    """Nothing of it is in a batch or in the queue at that moment."""
+    version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
+    slow = Stream(version, 3, room=1)
+    await slow.reached(1)
+    await Stream(version, 1).end()
+    assert slow.cancel()
+    assert driver_of(version).sequence_statistics().active == 0
