@@ -191,10 +191,8 @@ async def test_streams_do_not_see_each_others_states(target: str) -> None:
     """However many there are, and though their steps share batches."""
 
     async def one(client: AsyncClient, factor: int) -> list[int]:
-        found: list[int] = []
-        async for answer in client.stream(StreamRequest("add", {"X": [[factor * n]]}) for n in range(10)):
-            found.append(int(answer.result()["Y"][0, 0]))
-        return found
+        asked = (StreamRequest("add", {"X": [[factor * n]]}) for n in range(10))
+        return [int(answer.result()["Y"][0, 0]) async for answer in client.stream(asked)]
 
     async with AsyncClient(target, timeout=20.0) as client:
         every = await asyncio.gather(*(one(client, factor) for factor in range(50)))
