@@ -153,6 +153,7 @@ class Driver:
             self._loop.call_soon(run.done, nothing, failure)
             return
         if outcome is not None:
+            self.counters.inline_count += 1
             self.finished(run, model_batch, outcome, at_once=True)
 
     def finished(self, run: "_Run", model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_scheduler import Bounds, Settings
 from penstock_server.backends.base import Backend, ModelBatch, ModelFiles, ModelInstance, RequestInfo, Tensors
+from penstock_server.backends.inline import INLINE_SECONDS, Inline, Threads
 from penstock_server.backends.runner import ThreadRunner, close
 from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.batching import scheduler_settings
@@ -47,6 +48,10 @@ class LoadSettings:
     """Bounds that all queues share."""
     device: SharedDevice | None = None
     """If given, all models take turns on it."""
+    inline_seconds: float = INLINE_SECONDS
+    """Batches of models on the CPU that take less run on the loop instead of in a thread; 0: none does."""
+    threads: Threads = field(default_factory=Threads)
+    """How many batches run in threads, over all models that are loaded with these settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,9 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
     """Give a loaded version its queue and its threads. On the loop."""
     post = asyncio.get_running_loop().call_soon_threadsafe
     name = f"model '{prepared.spec.name}' version {prepared.version}"
-    runners = [ThreadRunner(instance, post, name) for instance in prepared.instances]
+    may_run_inline = all(getattr(instance, "may_run_inline", False) for instance in prepared.instances)
+    inline = Inline(settings.inline_seconds, len(prepared.instances)) if may_run_inline else None
+    runners = [ThreadRunner(instance, post, name, inline, settings.threads) for instance in prepared.instances]
     driver = Driver(
         prepared.spec, prepared.scheduling, runners, name=name, bounds=settings.bounds, device=settings.device
     )
