@@ -35,6 +35,7 @@ from penstock_server.service.health import HealthService
 from penstock_server.service.inference import Inference
 from penstock_server.service.reflection import ReflectionService
 from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
+from penstock_server.service.skeleton import SkeletonStatistics
 from penstock_server.service.state import ServerState
 from penstock_server.service.streaming import StreamInference
 from penstock_server.service.v2 import SERVICE as V2_SERVICE
@@ -75,6 +76,7 @@ def load_settings(settings: ServerSettings) -> LoadSettings:
         default_max_batch_size=size,
         max_queued_rows=settings.max_queued_rows,
         max_queued_bytes=settings.max_queued_bytes,
+        inline_seconds=settings.inline_below,
     )
 
 
@@ -88,6 +90,7 @@ class PenstockServer:
         self._budget = ByteBudget(settings.max_inflight_bytes)
         self._transport: Transport | None = None
         self._metrics: MetricsServer | None = None
+        self._inference: Inference | None = None
         self._trace: TraceRecorder | None = None
         self.port = 0
         """The port of gRPC, once started."""
@@ -173,6 +176,7 @@ class PenstockServer:
             on_request=None if self._trace is None else self._trace.record,
             is_exiting=lambda: self.state.exiting,
         )
+        self._inference = inference
         methods: dict[str, Unary | Stream] = {}
         methods |= V2Service(self.models, self.state, dialect, inference, streaming, __version__).methods()
         methods |= HealthService(self.state, dialect).methods()
@@ -182,11 +186,14 @@ class PenstockServer:
 
     def _start_metrics(self, port: int) -> MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(PenstockCollector(self.models, self.state, self._budget, self._calls))
+        registry.register(PenstockCollector(self.models, self.state, self._budget, self._calls, self._skeletons))
         return MetricsServer(registry, self.state, self.settings.transport.host, port)
 
     def _calls(self) -> TransportStatistics:
         return TransportStatistics(0, 0) if self._transport is None else self._transport.statistics()
+
+    def _skeletons(self) -> SkeletonStatistics:
+        return SkeletonStatistics() if self._inference is None else self._inference.skeletons.statistics()
 
     async def _drain_queues(self, seconds: float) -> bool:
         idle = [asyncio.Event() for _ in self.models.versions()]

@@ -5,6 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from penstock_server.app.trace import DEFAULT_LIMIT
+from penstock_server.backends.inline import INLINE_SECONDS
 from penstock_server.service.dialect import PENSTOCK, TRITON, Dialect
 from penstock_server.transports.base import TransportSettings
 
@@ -47,6 +48,8 @@ class ServerSettings:
     """The bound of all queues together."""
     max_running: int | None = None
     """Batches that run at once over all models, which then take turns. None: each model by itself."""
+    inline_below: float = INLINE_SECONDS
+    """Seconds: shorter batches of models on the CPU run on the event loop; 0: none does."""
     tenant_key: str = ""
     """The metadata key that names a request's tenant; empty: there are no tenants."""
     max_inflight_bytes: int = 1 << 30

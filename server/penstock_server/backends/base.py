@@ -113,7 +113,11 @@ class ModelFiles:
 
 
 class ModelInstance(Protocol):
-    """Runs one batch at a time, in one thread."""
+    """Runs one batch at a time, in one thread.
+
+    An instance with an attribute `may_run_inline` that is true may be called on any thread, one batch at a time, and
+    does nothing in `run` but compute: its batches may run on the event loop if they are short.
+    """
 
     def run(self, batch: ModelBatch) -> Tensors:
         """The outputs, at least those that a request asks for; axis 0 is the batch if the model batches."""

@@ -113,7 +113,9 @@ class OnnxModel:
 
 
 class OnnxInstance:
-    """A caller of the session, in a thread of its own."""
+    """A caller of the session, on whatever thread."""
+
+    may_run_inline: ClassVar[bool] = True
 
     def __init__(self, session: _Session, signature: Signature, takes_empty: bool) -> None:
         self._takes_empty = takes_empty

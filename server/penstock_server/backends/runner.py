@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from penstock_server.backends.base import DecoupledInstance, ModelBatch, ModelInstance, Tensors
+from penstock_server.backends.inline import Inline, Threads
 from penstock_server.errors import Failure, failure_of
 
 _log = logging.getLogger(__name__)
@@ -58,10 +59,22 @@ def close(instance: ModelInstance | DecoupledInstance, name: str) -> None:
 
 
 class ThreadRunner:
-    """Runs an instance in a thread of its own: the loop stays free while the model computes."""
+    """Runs an instance in a thread of its own: the loop stays free while the model computes.
 
-    def __init__(self, instance: ModelInstance, post: Post, name: str) -> None:
+    With `inline`, which all runners of a version share, batches that are known to be short run on the loop.
+    """
+
+    def __init__(
+        self,
+        instance: ModelInstance,
+        post: Post,
+        name: str,
+        inline: Inline | None = None,
+        threads: Threads | None = None,
+    ) -> None:
         self._instance = instance
+        self._inline = inline
+        self._threads = threads or Threads()
         self._post = post
         self._name = name
         self._work: SimpleQueue[tuple[ModelBatch, Done] | None] = SimpleQueue()
@@ -72,8 +85,15 @@ class ThreadRunner:
     def __repr__(self) -> str:
         return f"<ThreadRunner {self._name}: {'running' if self._thread.is_alive() else 'closed'}>"
 
-    def start(self, batch: ModelBatch, done: Done) -> None:
+    def start(self, batch: ModelBatch, done: Done) -> Outcome | None:
+        if self._inline is not None and self._inline.may_run(batch.rows, others=self._threads.running > 0):
+            began = time.thread_time()
+            outcome = run(self._instance, batch, self._name)
+            self._inline.ran(batch.rows, time.thread_time() - began)
+            return outcome
+        self._threads.running += 1
         self._work.put((batch, done))
+        return None
 
     def close(self, timeout: float) -> bool:
         self._work.put(None)
@@ -88,8 +108,18 @@ class ThreadRunner:
         close(self._instance, self._name)
 
     def _run(self, batch: ModelBatch, done: Done) -> None:
+        began = time.thread_time()
         outcome = run(self._instance, batch, self._name)
+        seconds = time.thread_time() - began
+
+        def ended() -> None:
+            self._threads.running -= 1
+            # A run that fails early says nothing of the others.
+            if self._inline is not None and not isinstance(outcome, Failure):
+                self._inline.ran(batch.rows, seconds)
+            done(batch, outcome)
+
         try:
-            self._post(lambda: done(batch, outcome))
+            self._post(ended)
         except RuntimeError:  # the loop is closed: nobody waits for this answer any more
             _log.warning("%s finished a batch after the server had stopped", self._name)

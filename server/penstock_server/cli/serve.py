@@ -130,6 +130,16 @@ def serve(
             show_default="each model by itself",
         ),
     ] = None,
+    inline_microseconds: Annotated[
+        int,
+        _option(
+            "Run batches that take less on the event loop; 0: never.",
+            _MODELS,
+            metavar="MICROSECONDS",
+            min=0,
+            max=10_000,
+        ),
+    ] = 200,
     tenant_key: Annotated[
         str, _option("The metadata key that names a request's tenant.", _MODELS, metavar="KEY", show_default="none")
     ] = "",
@@ -202,6 +212,7 @@ def serve(
         max_queued_bytes=max_queue_bytes,
         max_total_queued_rows=max_total_queue_rows,
         max_running=max_running,
+        inline_below=inline_microseconds / 1e6,
         tenant_key=tenant_key.lower(),
         max_inflight_bytes=max_inflight_bytes,
         drain_seconds=drain_seconds,

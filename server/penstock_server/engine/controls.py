@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from penstock_scheduler.sequences import Step
+from penstock_scheduler.sequences import P, Step
 from penstock_server.backends.base import Tensors
-from penstock_server.engine.jobs import Job
 from penstock_server.models.sequences import Control, ControlKind
 from penstock_server.tensors.codec import Array
 
@@ -14,7 +13,7 @@ _WRAPS = {"UINT64": 64, "INT64": 64, "UINT32": 32, "INT32": 32}
 """Bits of an id. A larger one is cut, and a large unsigned one is the negative signed one of the same bits."""
 
 
-def fill(controls: Sequence[Control], steps: Sequence[Step[Job] | None], *, batched: bool) -> Tensors:
+def fill(controls: Sequence[Control], steps: Sequence[Step[P] | None], *, batched: bool) -> Tensors:
     """The controls of a batch, given the step in each row; None is a row without a request."""
     tensors: Tensors = {}
     for control in controls:

@@ -168,6 +168,7 @@ class Driver:
             self._loop.call_soon(run.done, nothing, failure)
             return
         if outcome is not None:
+            self.counters.inline_count += 1
             self.finished(run, model_batch, outcome, at_once=True)
 
     def _model_batch(self, run: "Run", rows: int) -> ModelBatch:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -28,12 +28,13 @@ from penstock_server.backends.base import (
     Tensors,
 )
 from penstock_server.backends.generators import GeneratorRunner
+from penstock_server.backends.inline import INLINE_SECONDS, Inline, Threads
 from penstock_server.backends.runner import ThreadRunner, close
 from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.batching import scheduler_settings
 from penstock_server.engine.decoupled import LIVE, DecoupledDriver
 from penstock_server.engine.driver import Driver, SharedDevice
-from penstock_server.engine.sequences import SequenceDriver
+from penstock_server.engine.sequences import SequenceDriver, first_step
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
 from penstock_server.errors import LoadError, ModelError
 from penstock_server.models.completion import complete_config
@@ -59,6 +60,10 @@ class LoadSettings:
     """Bounds that all queues share."""
     device: SharedDevice | None = None
     """If given, all models take turns on it."""
+    inline_seconds: float = INLINE_SECONDS
+    """Batches of models on the CPU that take less run on the loop instead of in a thread; 0: none does."""
+    threads: Threads = field(default_factory=Threads)
+    """How many batches run in threads, over all models that are loaded with these settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +168,12 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
         ]
         driver = DecoupledDriver(spec, scheduling, generators * LIVE, name=name, bounds=bounds, device=device)
     else:
-        runners = [
-            ThreadRunner(each, post, name) for each in prepared.instances if not isinstance(each, DecoupledInstance)
-        ]
+        instances = [each for each in prepared.instances if not isinstance(each, DecoupledInstance)]
+        # A sequence's own instance may be busy while another one is free (engine/sequences.py): never beside itself.
+        is_bound = spec.sequences is not None and spec.sequences.direct
+        may_run_inline = not is_bound and all(getattr(each, "may_run_inline", False) for each in instances)
+        inline = Inline(settings.inline_seconds, len(instances)) if may_run_inline else None
+        runners = [ThreadRunner(instance, post, name, inline, settings.threads) for instance in instances]
         kind = Driver if spec.sequences is None else SequenceDriver
         driver = kind(spec, scheduling, runners, name=name, bounds=bounds, device=device)
     for rows, seconds in prepared.costs:
@@ -215,7 +223,8 @@ def _warm_up(
 def _why_it_fails(instance: ModelInstance | DecoupledInstance, spec: ModelSpec, sample: WarmupSample) -> str | None:
     """Run a sample once. None if all outputs are there and as they should be."""
     request = RequestInfo(sample.rows, outputs=tuple(tensor.name for tensor in spec.outputs))
-    batch = ModelBatch(_as_model_takes(sample.inputs, spec), sample.rows, [request])
+    inputs = _as_model_takes(sample.inputs, spec) | first_step(spec, sample.rows)
+    batch = ModelBatch(inputs, sample.rows, [request])
     try:
         for outputs in _responses(instance, batch):
             check_outputs(outputs, range(len(spec.outputs)), spec, sample.rows)

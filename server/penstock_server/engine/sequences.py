@@ -286,6 +286,18 @@ class SequenceDriver(Driver):
         super().submit(job)
 
 
+def first_step(spec: ModelSpec, rows: int) -> Tensors:
+    """What a model with sequences is given beside its inputs if each row is the first of a sequence; else nothing."""
+    sequences = spec.sequences
+    if sequences is None:
+        return {}
+    nobody = np.empty(0, np.intp)
+    tensors = States(sequences.states, 1).gather(nobody, nobody, rows)
+    if not spec.batched:
+        tensors = {name: array[0] for name, array in tensors.items()}
+    return tensors | fill(sequences.controls, [Step(None, 1, start=True)] * rows, batched=spec.batched)
+
+
 def _outcome_of(loss: Loss) -> Outcome:
     match loss:
         case Loss.DEADLINE:

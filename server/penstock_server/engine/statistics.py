@@ -80,6 +80,8 @@ class VersionStatistics:
     """Rows of requests that were run, without padding."""
     execution_count: int = 0
     """Batches that were run."""
+    inline_count: int = 0
+    """Of those, how many on the event loop, whatever came of them."""
     last_inference_ms: int = 0
     """Milliseconds since 1970."""
     batches: dict[int, BatchStatistics] = field(default_factory=dict[int, BatchStatistics])

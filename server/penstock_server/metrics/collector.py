@@ -25,6 +25,7 @@ from penstock_server.engine.statistics import VersionStatistics
 from penstock_server.engine.versions import Models, ServedVersion
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.seam import TransportStatistics
+from penstock_server.service.skeleton import SkeletonStatistics
 from penstock_server.service.state import ServerState
 
 _LABELS = ("model", "version")
@@ -49,12 +50,18 @@ class PenstockCollector(Collector):
     """Reads the server's statistics. Runs where they are written: on the loop."""
 
     def __init__(
-        self, models: Models, state: ServerState, budget: ByteBudget, transport: Callable[[], TransportStatistics]
+        self,
+        models: Models,
+        state: ServerState,
+        budget: ByteBudget,
+        transport: Callable[[], TransportStatistics],
+        skeletons: Callable[[], SkeletonStatistics] = SkeletonStatistics,
     ) -> None:
         self._models = models
         self._state = state
         self._budget = budget
         self._transport = transport
+        self._skeletons = skeletons
 
     def collect(self) -> Iterator[Metric]:
         yield from self._model_counters()
@@ -62,6 +69,7 @@ class PenstockCollector(Collector):
         yield from self._decisions()
         yield from self._histograms()
         yield from self._server()
+        yield from self._requests()
 
     def _model_counters(self) -> Iterator[Metric]:
         for name, text, value in _COUNTERS:
@@ -69,6 +77,10 @@ class PenstockCollector(Collector):
             for version in self._models.versions():
                 family.add_metric((version.spec.name, str(version.version)), value(version.driver.counters))
             yield family
+        inline = CounterMetricFamily("penstock_batches_inline", "Batches that ran on the event loop", labels=_LABELS)
+        for version in self._models.versions():
+            inline.add_metric((version.spec.name, str(version.version)), version.driver.counters.inline_count)
+        yield inline
 
     def _queues(self) -> Iterator[Metric]:
         pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests in the queue", labels=_LABELS)
@@ -150,6 +162,15 @@ class PenstockCollector(Collector):
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight", value=transport.calls_in_flight)
         yield CounterMetricFamily("penstock_calls", "Calls since the start", value=transport.calls)
         yield CounterMetricFamily("penstock_transport_restarts", "Listened anew", value=transport.restarts)
+
+    def _requests(self) -> Iterator[Metric]:
+        """How requests are read."""
+        known = self._skeletons()
+        yield GaugeMetricFamily("penstock_skeletons", "Forms of requests that are remembered", value=known.entries)
+        yield GaugeMetricFamily("penstock_skeleton_bytes", "About what they take", value=known.nbytes)
+        yield CounterMetricFamily("penstock_skeleton_hits", "Requests in a form that was known", value=known.hits)
+        yield CounterMetricFamily("penstock_skeleton_misses", "Requests that were parsed", value=known.misses)
+        yield CounterMetricFamily("penstock_skeletons_evicted", "Forms forgotten to make room", value=known.evicted)
 
 
 def _read(version: ServedVersion) -> tuple[tuple[str, str], VersionStatistics, Statistics]:

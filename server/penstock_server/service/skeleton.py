@@ -79,14 +79,14 @@ Read = tuple[Form, Sequence[Buffer], bytes]
 class SkeletonStatistics:
     """A snapshot; counts are since the start."""
 
-    entries: int
-    nbytes: int
+    entries: int = 0
+    nbytes: int = 0
     """About what they take."""
-    hits: int
-    misses: int
-    evicted: int
+    hits: int = 0
+    misses: int = 0
+    evicted: int = 0
     """Forgotten to make room."""
-    dropped: int
+    dropped: int = 0
     """Forgotten because their model has changed."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from penstock_server.backends.base import ModelBatch, RequestInfo, Tensors
+from penstock_server.backends.inline import Inline, Threads
 from penstock_server.backends.runner import Outcome, ThreadRunner
 from penstock_server.errors import Failure, ModelError
 from penstock_server.status import Status
@@ -206,3 +207,52 @@ def test_an_answer_that_comes_after_the_loop_has_ended_is_logged(caplog: pytest.
     go_on.set()
     assert one.close(20)
     assert "finished a batch after the server had stopped" in caplog.text
+
+
+async def test_what_is_known_to_be_short_runs_at_once() -> None:
+    """On the caller's thread, with its times and its failure as values; nobody is called back. The rest goes on."""
+
+    def work(batch: ModelBatch) -> Tensors:
+        if batch.inputs["X"][0] == 1:
+            raise SystemExit(1)
+        return {"thread": np.array([threading.get_ident()])}
+
+    desk, inline, threads = Desk(), Inline(below=1.0), Threads()
+    post = asyncio.get_running_loop().call_soon_threadsafe
+    one = ThreadRunner(FakeInstance(work), post, "m", inline, threads)
+    assert one.start(a_batch(), desk.done) is None
+    assert threads.running == 1
+    await desk.wait_for(1)
+    assert threads.running == 0
+    for _ in range(32):
+        inline.ran(1, 1e-6)
+    batch = a_batch()
+    outcome = one.start(batch, desk.done)
+    assert isinstance(outcome, dict)
+    assert outcome["thread"] == [threading.get_ident()]
+    assert 0 < batch.started <= batch.ended
+    assert isinstance(one.start(a_batch(1), desk.done), Failure)
+    assert (len(desk.ended), threads.running) == (1, 0)
+    threads.running = 1  # something else runs, but this is shorter than the way to the thread
+    assert one.start(a_batch(), desk.done) is not None
+    assert await asyncio.to_thread(one.close, 10)
+
+
+async def test_runs_in_the_thread_are_measured() -> None:
+    """What they took of the processor, but for those that failed, which may have failed early."""
+    desk, inline = Desk(), Inline(below=1.0)
+
+    def work(batch: ModelBatch) -> Tensors:
+        if batch.inputs["X"][0] == 1:
+            raise ValueError
+        return batch.inputs
+
+    one = ThreadRunner(FakeInstance(work), asyncio.get_running_loop().call_soon_threadsafe, "m", inline)
+    for number in (0, *[1] * 100, *[0] * 31):
+        one.start(a_batch(number), desk.done)
+    await desk.wait_for(132)
+    assert not inline.may_run(1, others=False)
+    one.start(a_batch(), desk.done)
+    await desk.wait_for(133)
+    assert inline.may_run(1, others=False)
+    assert await asyncio.to_thread(one.close, 10)

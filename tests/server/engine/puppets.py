@@ -66,11 +66,14 @@ class PuppetRunner:
         self.closed = False
         self.runs = False
 
-    def start(self, batch: ModelBatch, done: Done) -> None:
+    def start(self, batch: ModelBatch, done: Done) -> BatchOutcome | None:
         assert not self.runs, "one batch at a time"
         assert not self.closed
         if self._stage.on_start is not None:
             self._stage.on_start(batch)
+        if self._stage.at_once is not None:
+            batch.started = batch.ended = time.monotonic()
+            return self._stage.at_once(batch)
         self.runs = True
 
         def ended(model_batch: ModelBatch, outcome: BatchOutcome) -> None:
@@ -78,6 +81,7 @@ class PuppetRunner:
             done(model_batch, outcome)
 
         self._stage.started(PuppetBatch(batch, ended))
+        return None
 
     def close(self, timeout: float) -> bool:
         self.closed = True
@@ -177,6 +181,8 @@ class Stage:
             scheduling=scheduling or Scheduling(),
         )
         self.on_start: Callable[[ModelBatch], None] | None = None
+        self.at_once: Callable[[ModelBatch], BatchOutcome] | None = None
+        """If given, what batches come to, which then run on the loop and are never seen by the test."""
         self.running: deque[PuppetBatch] = deque()
         """Started, and not yet asked for by `next_batch`."""
         self._news = asyncio.Event()

@@ -1,5 +1,6 @@
 """The driver: batches out of what comes in, and one answer for each request, however its batch ends."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import pytest
 
 from penstock_scheduler import Reason
 from penstock_server.backends.base import ModelBatch, Tensors
+from penstock_server.backends.runner import Outcome as BatchOutcome
 from penstock_server.engine.jobs import Refused
 from penstock_server.errors import Failure
 from penstock_server.status import Status
@@ -606,3 +608,54 @@ async def test_deliberate_errors_are_successes_and_unforeseen_ones_failures(make
     (await stage.next_batch()).finish({})
     assert (counters.success.count, counters.fail.count, counters.execution_count) == (2, 3, 2)
     assert counters.fail.seconds > 0
+
+
+async def test_batches_that_run_at_once_follow_one_another(make_stage: MakeStage) -> None:
+    """Each in a turn of its own, so that others come between; with answers, failures and counts as any batch."""
+    stage = make_stage(max_batch_size=2)
+    turns: list[int] = []
+    passes = 0
+
+    def run(batch: ModelBatch) -> BatchOutcome:
+        turns.append(passes)
+        if batch.inputs["X"][0, 0] == 9:
+            return Failure(Status.ABORTED, "as told")
+        return {"Y": batch.inputs["X"]}
+
+    stage.at_once = run
+    asks = [stage.ask(1, 2), stage.ask(3), stage.ask(4), stage.ask(9)]
+    for _ in range(6):
+        await asyncio.sleep(0)
+        passes += 1
+    assert [await ask.answer() for ask in asks[:3]] == [[1, 2], [3], [4]]
+    assert await asks[3].failure() == Failure(Status.ABORTED, "as told")
+    assert len(set(turns)) == len(turns) == 3
+    assert stage.driver.counters.inline_count == 3
+    assert stage.driver.counters.execution_count == 3
+    assert stage.driver.scheduler.is_idle
+
+
+async def test_a_batch_that_runs_at_once_lets_a_drain_end(make_stage: MakeStage) -> None:
+    """There is no later callback that could do it."""
+    stage = make_stage()
+    stage.at_once = lambda batch: {"Y": batch.inputs["X"]}
+    ask = stage.ask(1)
+    idle = asyncio.Event()
+    stage.driver.drain(idle.set)
+    await idle.wait()
+    assert await ask.answer() == [1]
+
+
+async def test_what_a_model_asks_of_its_requests(make_stage: MakeStage) -> None:
+    """It is made when it asks, and then it is a sequence like any other."""
+    stage = make_stage()
+    for ask in (stage.ask(1, 2), stage.ask(3)):
+        del ask
+    batch = await stage.next_batch()
+    requests = batch.batch.requests
+    assert len(requests) == 2
+    assert [info.rows for info in requests] == [2, 1]
+    assert requests[-1] is requests[1]
+    assert [info.rows for info in requests[1:]] == [1]
+    assert batch.batch.wanted_outputs() == ["Y"]
+    batch.finish()

@@ -246,6 +246,14 @@ async def test_a_sequence_keeps_its_row(load: Load) -> None:
         await step(version, 1, id, end=True).values()
 
 
+async def test_a_warm_up_is_the_first_step_of_sequences(load: Load) -> None:
+    """With states and controls, which its inputs do not name."""
+    x = 'inputs { key: "X" value { data_type: TYPE_INT32 dims: 1 zero_data: true } }'
+    warmup = f'max_batch_size: 4 model_warmup {{ name: "w" batch_size: 3 {x} }}'
+    version = await load(COUNTDOWN, f"oldest {{}} {STATE} {CONTROLS}", warmup)
+    assert await step(version, 0, start=True, end=True).y() == 0
+
+
 async def test_without_a_batch_axis_sequences_take_turns(load: Load) -> None:
     """One seat for each instance; the others wait until it is free."""
     version = await load(ADDER.replace("x[:, 0]", "x"), f"direct {{}} {STATE}", "")

@@ -22,6 +22,7 @@ from penstock_server.metrics.collector import PenstockCollector
 from penstock_server.metrics.http import MetricsServer, _Server
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.seam import TransportStatistics
+from penstock_server.service.skeleton import SkeletonStatistics
 from penstock_server.service.state import ServerState
 from penstock_server.status import Status
 from tests.server.engine.puppets import Stage
@@ -53,8 +54,11 @@ class Office:
         self.state = ServerState(self.models)
         self.budget = ByteBudget(1000)
         self.transport = TransportStatistics(0, 0)
+        self.skeletons = SkeletonStatistics()
         self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(PenstockCollector(self.models, self.state, self.budget, lambda: self.transport))
+        self.registry.register(
+            PenstockCollector(self.models, self.state, self.budget, lambda: self.transport, lambda: self.skeletons)
+        )
         self.server = MetricsServer(self.registry, self.state, host, 0)
 
     async def fetch(self, path: str, method: str = "GET", host: str = "127.0.0.1") -> Answer:
@@ -132,6 +136,11 @@ async def test_a_server_without_models(office: Office) -> None:
         "penstock_calls_total": 0,
         "penstock_inflight_bytes": 0,
         "penstock_requests_over_memory_total": 0,
+        "penstock_skeletons": 0,
+        "penstock_skeleton_bytes": 0,
+        "penstock_skeleton_hits_total": 0,
+        "penstock_skeleton_misses_total": 0,
+        "penstock_skeletons_evicted_total": 0,
         "penstock_transport_restarts_total": 0,
     }
 
@@ -140,6 +149,7 @@ async def test_what_the_server_does(office: Office) -> None:
     """Its readiness, its calls, the memory that requests take."""
     office.state.start()
     office.transport = TransportStatistics(3, 40, 2)
+    office.skeletons = SkeletonStatistics(5, 6000, 70, 8, 9, 10)
     office.budget.take(900)
     office.budget.take(900)
     samples = await office.samples()
@@ -149,6 +159,9 @@ async def test_what_the_server_does(office: Office) -> None:
     assert samples["penstock_transport_restarts_total"] == 2
     assert samples["penstock_inflight_bytes"] == 900
     assert samples["penstock_requests_over_memory_total"] == 1
+    assert (samples["penstock_skeletons"], samples["penstock_skeleton_bytes"]) == (5, 6000)
+    assert (samples["penstock_skeleton_hits_total"], samples["penstock_skeleton_misses_total"]) == (70, 8)
+    assert samples["penstock_skeletons_evicted_total"] == 9
 
 
 async def test_what_the_models_do(office: Office) -> None:
@@ -196,8 +209,10 @@ async def test_times_are_in_microseconds(office: Office) -> None:
     model.serve(stage.version)
     office.models.add(model)
     stage.driver.counters.queue.add(1.5)
+    stage.driver.counters.inline_count = 7
     samples = await office.samples()
     assert samples['nv_inference_queue_duration_us{model="puppet",version="1"}'] == 1_500_000
+    assert samples['penstock_batches_inline_total{model="puppet",version="1"}'] == 7
     await stage.driver.close(0.0)
 
 

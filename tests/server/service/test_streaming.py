@@ -347,8 +347,9 @@ class Decoupled(House):
         assert isinstance(job, StreamedJob)
         self.jobs.append(job)
 
-    def _cancel(self, job: Job) -> None:
+    def _cancel(self, job: Job) -> bool:
         self.cancelled.append(job)
+        return False
 
 
 class Flow:
