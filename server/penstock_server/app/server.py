@@ -8,6 +8,7 @@ A model that cannot be loaded does not keep the others from being served; readin
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -49,9 +50,11 @@ _REPOSITORY_BATCH_SIZE = 4  # Triton's default
 _CLOSE_SECONDS = 5.0
 
 
-def backends() -> Mapping[str, Backend]:
-    """The backends by the name that configs use."""
-    return {backend.name: backend for backend in (OnnxBackend(), PythonBackend())}
+def backends(workers: int = 1) -> Mapping[str, Backend]:
+    """The backends by the name that configs use, in one of so many processes that share this machine's cores."""
+    # Alone, ONNX Runtime finds its own number; together, each would take all of them.
+    threads = 0 if workers == 1 else max(1, len(os.sched_getaffinity(0)) // workers)
+    return {backend.name: backend for backend in (OnnxBackend(threads), PythonBackend())}
 
 
 def find_models(settings: ServerSettings) -> Sequence[ModelSource]:
@@ -108,7 +111,7 @@ class PenstockServer:
             bounds=Bounds(self.settings.max_total_queued_rows, self.settings.max_inflight_bytes),
             device=None if self.settings.max_running is None else SharedDevice(self.settings.max_running),
         )
-        known_backends = backends()
+        known_backends = backends(self.settings.workers)
         try:
             if self.settings.metrics_port is not None:
                 # First of all: probes see a server that is live and not ready while models load.
@@ -146,7 +149,13 @@ class PenstockServer:
             await asyncio.to_thread(self._trace.close)
         return drained and all(closed)
 
+    def metrics(self) -> PenstockCollector:
+        """All that is counted, to be read on the server's loop."""
+        return PenstockCollector(self.models, self.state, self._budget, self._calls)
+
     def _check_addresses(self) -> None:
+        if self.settings.transport.reuse_port:
+            return  # whoever holds the port for us has looked
         for port in (self.settings.transport.port, self.settings.metrics_port):
             if port:
                 check_address(self.settings.transport.host, port)
@@ -172,7 +181,7 @@ class PenstockServer:
 
     def _start_metrics(self, port: int) -> MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(PenstockCollector(self.models, self.state, self._budget, self._calls))
+        registry.register(self.metrics())
         return MetricsServer(registry, self.state, self.settings.transport.host, port)
 
     def _calls(self) -> TransportStatistics:
