@@ -52,9 +52,13 @@ _CLOSE_SECONDS = 5.0
 
 def backends(workers: int = 1) -> Mapping[str, Backend]:
     """The backends by the name that configs use, in one of so many processes that share this machine's cores."""
-    # Alone, ONNX Runtime finds its own number; together, each would take all of them.
-    threads = 0 if workers == 1 else max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = onnx_threads(len(os.sched_getaffinity(0)), workers)
     return {backend.name: backend for backend in (OnnxBackend(threads), PythonBackend())}
+
+
+def onnx_threads(cores: int, workers: int) -> int:
+    """Threads of an ONNX model in one of so many workers. 0: as many as ONNX Runtime takes, which is all cores."""
+    return 0 if workers == 1 else max(1, cores // workers)
 
 
 def find_models(settings: ServerSettings) -> Sequence[ModelSource]:

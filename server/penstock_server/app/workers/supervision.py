@@ -135,6 +135,11 @@ class Supervision:
         return f"<Supervision: {states}{'; stopping' if self._stopping else ''}>"
 
     @property
+    def announced(self) -> bool:
+        """Whether all workers have served at one time."""
+        return self._announced
+
+    @property
     def stopping(self) -> bool:
         return self._stopping
 
@@ -202,6 +207,8 @@ class Supervision:
 
     def poll(self, now: float) -> list[Effect]:
         """Do what is due."""
+        if self._finished:
+            return []
         if self._stopping:
             if now < self._kill_at:
                 return []

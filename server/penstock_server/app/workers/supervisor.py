@@ -102,6 +102,11 @@ class Supervisor:
             if self._metrics is not None:
                 await self._metrics.close()
 
+    @property
+    def metrics_port(self) -> int:
+        """0: none, or not yet."""
+        return 0 if self._metrics is None else self._metrics.port
+
     # ── health and metrics of all ─────────────────────────────────────────────────────────────────
 
     @property
@@ -158,7 +163,8 @@ class Supervisor:
             case Started(served):
                 worker.served = served
                 fields = {"worker": worker.slot, "pid": worker.process.pid, "serves": True}
-                _log.info("worker %d serves", worker.slot, extra={"fields": fields})
+                again = " again" if self._core.announced else ""
+                _log.info("worker %d serves%s", worker.slot, again, extra={"fields": fields})
                 # Its numbers exist from now on, and so does its answer to whether it is ready.
                 worker.ask()
                 self._perform(self._core.started(worker.slot, time.monotonic()))
@@ -231,7 +237,7 @@ class Supervisor:
         announce(
             msgspec.structs.replace(
                 all_served[0],
-                metrics_port=0 if self._metrics is None else self._metrics.port,
+                metrics_port=self.metrics_port,
                 unready=tuple(sorted({model for served in all_served for model in served.unready})),
                 ready=all(served.ready for served in all_served),
             )
