@@ -35,10 +35,10 @@ class LogLevel(Enum):
     ERROR = "error"
 
 
-def configure_logging(level: LogLevel, form: LogFormat) -> None:
-    """Send the logs of the whole process to standard error."""
+def configure_logging(level: LogLevel, form: LogFormat, worker: int | None = None) -> None:
+    """Send the logs of the whole process to standard error. If it is one of several workers, each line says which."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
+    handler.setFormatter(JsonFormatter(worker) if form is LogFormat.JSON else TextFormatter(worker))
     logging.basicConfig(level=level.name, handlers=[handler], force=True)
     # asyncio's own debug lines are about the loop, not about us.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
@@ -49,6 +49,12 @@ def escape(text: str) -> str:
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
+def one_line(message: str) -> str:
+    """A message of any number of lines as one, for a shell."""
+    lines = (line.strip() for line in message.splitlines())
+    return "; ".join(escape(line) for line in lines if line)
+
+
 def _when(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -56,24 +62,33 @@ def _when(record: logging.LogRecord) -> str:
 class TextFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.000Z INFO    engine.loading: model 'iris' version 1 is ready`.
 
-    Below it the traceback, if there is one, indented.
+    Below it the traceback, if there is one, indented. A worker stands before the place: `[worker 2] engine.loading`.
     """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = "" if worker is None else f"[worker {worker}] "
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("penstock_server.")
         error_id = getattr(record, "error_id", None)
         mark = f" [error id {error_id}]" if error_id else ""
-        line = f"{_when(record)} {record.levelname:<7} {name}: {escape(record.getMessage())}{mark}"
+        line = f"{_when(record)} {record.levelname:<7} {self._worker}{name}: {escape(record.getMessage())}{mark}"
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         return "\n".join([line, *(f"    {escape(each)}" for each in trace.splitlines())])
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line: the record's own fields; time, level, logger, message; error_id and exception if any."""
+    """An object a line: the record's own fields; time, level, logger, message; if any: worker, error_id, exception."""
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker: dict[str, object] = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
             **getattr(record, "fields", {}),
+            **self._worker,
             "time": _when(record),
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -41,7 +41,17 @@ async def _serve(settings: ServerSettings, on_started: Callable[[PenstockServer]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, stop)
-    server = PenstockServer(settings)
+    return await serve_until(stop, PenstockServer(settings), on_started)
+
+
+async def serve_until(
+    stop: asyncio.Event, server: PenstockServer, on_started: Callable[[PenstockServer], None]
+) -> bool:
+    """Start the server, serve until the event, then drain. False if the drain had to cut something off.
+
+    Ends the process if the drain does not end, or if a model is being loaded that does not come to an end.
+    Raises what `PenstockServer.start` raises, and NothingServed.
+    """
     starting = asyncio.ensure_future(server.start())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -54,7 +64,7 @@ async def _serve(settings: ServerSettings, on_started: Callable[[PenstockServer]
         raise NothingServed("none of the models can be served: the log above says why")
     on_started(server)
     await stopping
-    watchdog = _end_process_after(settings.drain_seconds + _OVERTIME_SECONDS)
+    watchdog = _end_process_after(server.settings.drain_seconds + _OVERTIME_SECONDS)
     try:
         return await server.stop()
     finally:

@@ -8,9 +8,10 @@ A model that cannot be loaded does not keep the others from being served; readin
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 from prometheus_client import CollectorRegistry
 
@@ -37,7 +38,7 @@ from penstock_server.service.reflection import ReflectionService
 from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
 from penstock_server.service.skeleton import SkeletonStatistics
 from penstock_server.service.state import ServerState
-from penstock_server.service.streaming import StreamInference
+from penstock_server.service.streaming import StreamInference, StreamStatistics
 from penstock_server.service.v2 import SERVICE as V2_SERVICE
 from penstock_server.service.v2 import V2Service
 from penstock_server.transports.base import Transport, check_address
@@ -51,9 +52,15 @@ _REPOSITORY_BATCH_SIZE = 4  # Triton's default
 _CLOSE_SECONDS = 5.0
 
 
-def backends() -> Mapping[str, Backend]:
-    """The backends by the name that configs use."""
-    return {backend.name: backend for backend in (OnnxBackend(), PythonBackend())}
+def backends(workers: int = 1) -> Mapping[str, Backend]:
+    """The backends by the name that configs use, in one of so many processes that share this machine's cores."""
+    threads = onnx_threads(len(os.sched_getaffinity(0)), workers)
+    return {backend.name: backend for backend in (OnnxBackend(threads), PythonBackend())}
+
+
+def onnx_threads(cores: int, workers: int) -> int:
+    """Threads of an ONNX model in one of so many workers. 0: as many as ONNX Runtime takes, which is all cores."""
+    return 0 if workers == 1 else max(1, cores // workers)
 
 
 def find_models(settings: ServerSettings) -> Sequence[ModelSource]:
@@ -91,6 +98,7 @@ class PenstockServer:
         self._transport: Transport | None = None
         self._metrics: MetricsServer | None = None
         self._inference: Inference | None = None
+        self._streaming: StreamInference | None = None
         self._trace: TraceRecorder | None = None
         self.port = 0
         """The port of gRPC, once started."""
@@ -112,7 +120,7 @@ class PenstockServer:
             bounds=Bounds(self.settings.max_total_queued_rows, self.settings.max_inflight_bytes),
             device=None if self.settings.max_running is None else SharedDevice(self.settings.max_running),
         )
-        known_backends = backends()
+        known_backends = backends(self.settings.workers)
         try:
             if self.settings.metrics_port is not None:
                 # First of all: probes see a server that is live and not ready while models load.
@@ -150,7 +158,13 @@ class PenstockServer:
             await asyncio.to_thread(self._trace.close)
         return drained and all(closed)
 
+    def metrics(self) -> PenstockCollector:
+        """All that is counted, to be read on the server's loop."""
+        return PenstockCollector(self.models, self.state, self._budget, self._calls, self._skeletons, self._streams)
+
     def _check_addresses(self) -> None:
+        if self.settings.transport.reuse_port:
+            return  # whoever holds the port for us has looked
         for port in (self.settings.transport.port, self.settings.metrics_port):
             if port:
                 check_address(self.settings.transport.host, port)
@@ -176,7 +190,7 @@ class PenstockServer:
             on_request=None if self._trace is None else self._trace.record,
             is_exiting=lambda: self.state.exiting,
         )
-        self._inference = inference
+        self._inference, self._streaming = inference, streaming
         methods: dict[str, Unary | Stream] = {}
         methods |= V2Service(self.models, self.state, dialect, inference, streaming, __version__).methods()
         methods |= HealthService(self.state, dialect).methods()
@@ -186,14 +200,21 @@ class PenstockServer:
 
     def _start_metrics(self, port: int) -> MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(PenstockCollector(self.models, self.state, self._budget, self._calls, self._skeletons))
+        registry.register(self.metrics())
         return MetricsServer(registry, self.state, self.settings.transport.host, port)
 
     def _calls(self) -> TransportStatistics:
         return TransportStatistics(0, 0) if self._transport is None else self._transport.statistics()
 
     def _skeletons(self) -> SkeletonStatistics:
-        return SkeletonStatistics() if self._inference is None else self._inference.skeletons.statistics()
+        """Of single requests and of those on streams."""
+        if self._inference is None or self._streaming is None:
+            return SkeletonStatistics()
+        both = (self._inference.skeletons.statistics(), self._streaming.skeletons.statistics())
+        return SkeletonStatistics(*map(sum, zip(*map(astuple, both), strict=True)))
+
+    def _streams(self) -> StreamStatistics:
+        return StreamStatistics() if self._streaming is None else self._streaming.statistics()
 
     async def _drain_queues(self, seconds: float) -> bool:
         idle = [asyncio.Event() for _ in self.models.versions()]

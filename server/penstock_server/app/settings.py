@@ -33,6 +33,8 @@ class ServerSettings:
 
     source: Path
     """A model repository, or a single `.onnx` file."""
+    workers: int = 1
+    """Processes that serve the port; each is a server of its own, for which the bounds below hold."""
     transport: TransportSettings = field(default_factory=TransportSettings)
     transport_name: TransportName = TransportName.GRPCIO
     metrics_port: int | None = 8002

@@ -5,7 +5,7 @@ threads, and weights are then in memory once.
 
 Settings from the config, by the names Triton's ONNX Runtime backend uses:
 `optimization.graph.level` (-1 basic, 1 extended, 2 none, else all) and the parameters
-`intra_op_thread_count`, `inter_op_thread_count` (0 = ONNX Runtime decides) and `execution_mode`
+`intra_op_thread_count`, `inter_op_thread_count` (0 = the backend's default) and `execution_mode`
 (0 sequential, 1 parallel).
 """
 
@@ -72,9 +72,12 @@ class _Session(Protocol):
 
 
 class OnnxBackend:
-    """Opens `.onnx` files."""
+    """Opens `.onnx` files. `threads`: of a model that does not say; 0 = ONNX Runtime decides."""
 
     name: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, threads: int = 0) -> None:
+        self._threads = threads
 
     def open(self, files: ModelFiles, config: ModelConfig) -> "OnnxModel":
         try:
@@ -84,7 +87,7 @@ class OnnxBackend:
                 "ONNX models need ONNX Runtime: pip install 'penstock[onnx]'", model=files.model, file=str(files.path)
             ) from None
         path = files.path
-        options = _session_options(config, files.model)
+        options = _session_options(config, files.model, self._threads)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -252,7 +255,7 @@ def _shape(axes: Sequence[int | str | None] | None) -> tuple[int, ...]:
     return tuple(axis if isinstance(axis, int) and axis >= 0 else -1 for axis in axes or ())
 
 
-def _session_options(config: ModelConfig, model: str) -> Any:
+def _session_options(config: ModelConfig, model: str, threads: int = 0) -> Any:
     ort = _onnxruntime()
     options = ort.SessionOptions()
     levels = {
@@ -263,8 +266,8 @@ def _session_options(config: ModelConfig, model: str) -> Any:
     options.graph_optimization_level = levels.get(
         config.optimization.graph.level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     )
-    options.intra_op_num_threads = _number(config, "intra_op_thread_count", _MOST_THREADS, model)
-    options.inter_op_num_threads = _number(config, "inter_op_thread_count", _MOST_THREADS, model)
+    options.intra_op_num_threads = _number(config, "intra_op_thread_count", _MOST_THREADS, model) or threads
+    options.inter_op_num_threads = _number(config, "inter_op_thread_count", _MOST_THREADS, model) or threads
     if _number(config, "execution_mode", 1, model) == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     # Idle threads that spin take the cores that the loop and the other models need.

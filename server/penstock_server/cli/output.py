@@ -5,7 +5,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from penstock_server.app.logs import escape
+from penstock_server.app.logs import one_line
 
 out = Console()
 err = Console(stderr=True)
@@ -13,9 +13,7 @@ err = Console(stderr=True)
 
 def complain(message: str) -> None:
     """One line on standard error, however many the message has."""
-    lines = (line.strip() for line in message.splitlines())
-    text = "; ".join(escape(line) for line in lines if line)
-    err.print(f"penstock: {text}", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"penstock: {one_line(message)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -4,19 +4,20 @@ Every option is also an environment variable, `--grpc-port` is `PENSTOCK_GRPC_PO
 `SETTINGS` makes it so by rule.
 """
 
-import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from google.protobuf.internal import api_implementation
 
+from penstock_server.app.announce import announce, served_by
 from penstock_server.app.logs import LogFormat, LogLevel, configure_logging
 from penstock_server.app.run import NothingServed, run_until_signal
-from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import Compat, ServerSettings, TransportName
 from penstock_server.app.trace import DEFAULT_LIMIT
-from penstock_server.cli.addresses import bracketed, is_loopback
+from penstock_server.app.workers.launch import become_supervisor
+from penstock_server.cli.addresses import is_loopback
 from penstock_server.cli.output import fail
 from penstock_server.cli.pems import check_authority, check_pair
 from penstock_server.errors import BindError, LoadError
@@ -27,13 +28,12 @@ from penstock_server.transports.base import (
     TransportSettings,
 )
 
-_log = logging.getLogger(__name__)
-
 SETTINGS = {"auto_envvar_prefix": "PENSTOCK"}
 """The command's context settings."""
 
 _LARGEST_PORT = 65535
 _LONGEST_DRAIN = 24 * 3600.0
+_MOST_WORKERS = 1024
 
 # The panels of --help.
 _WHERE, _TLS, _MODELS, _BOUNDS = "Where to listen", "TLS", "Models and protocol", "Bounds"
@@ -69,6 +69,16 @@ def _port(text: str) -> object:
     return _option(text, _WHERE, metavar="PORT", min=0, max=_LARGEST_PORT)
 
 
+def _workers(value: str | int) -> int:
+    """How many are meant, by what was typed or by the default; `auto` is one for each core that we may use."""
+    text = str(value)
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
+        raise typer.BadParameter(f"'{text}' is neither a number from 1 to {_MOST_WORKERS} nor 'auto'")
+    return int(text)
+
+
 def _pem(text: str) -> object:
     return typer.Option(
         help=text, rich_help_panel=_TLS, metavar="PEM", exists=True, dir_okay=False, readable=True, show_envvar=False
@@ -92,6 +102,16 @@ def serve(
     metrics_port: Annotated[int, _port("The HTTP port of metrics and health; 0: a free one.")] = 8002,
     metrics: Annotated[bool, _option("Whether there is a metrics port.", _WHERE)] = True,
     transport: Annotated[TransportName, _option("What speaks gRPC.", _WHERE)] = TransportName.GRPCIO,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share the port; auto: one a core.",
+            rich_help_panel=_WHERE,
+            metavar="N",
+            parser=_workers,
+            show_envvar=False,
+        ),
+    ] = 1,
     tls_cert: Annotated[Path | None, _pem("The server's certificate chain.")] = None,
     tls_key: Annotated[Path | None, _pem("Its private key.")] = None,
     tls_client_ca: Annotated[
@@ -202,6 +222,7 @@ def serve(
         fail(f"--grpc-port and --metrics-port are both {grpc_port}: give them different ports", 2)
     settings = ServerSettings(
         source=source,
+        workers=workers,
         transport=TransportSettings(host=host, port=grpc_port, tls=tls, max_message_bytes=max_message_bytes),
         transport_name=transport,
         metrics_port=metrics_port if metrics else None,
@@ -219,8 +240,12 @@ def serve(
         record_trace=record_trace,
         record_limit=record_limit,
     )
+    if settings.workers > 1:
+        if record_trace is not None:
+            fail("--record-trace writes what one process sees: use it with --workers 1", 2)
+        become_supervisor(settings, log_level, log_format)
     try:
-        drained = run_until_signal(settings, _announce)
+        drained = run_until_signal(settings, lambda server: announce(served_by(server)))
     except NothingServed as error:
         fail(str(error), 1)
     except (LoadError, BindError) as error:
@@ -237,26 +262,3 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
     if client_ca is not None:
         check_authority(client_ca, "--tls-client-ca")
     return TlsSettings(certificate, key, client_ca)
-
-
-def _announce(server: PenstockServer) -> None:
-    """Say what is served where, with fields for whoever started this process."""
-    for version in server.models.versions():
-        spec = version.spec
-        fields: dict[str, object] = {"model": spec.name, "version": version.version}
-        _log.info(
-            "serving model '%s' version %d: %s", spec.name, version.version, spec.describe(), extra={"fields": fields}
-        )
-    for model in server.models:
-        if not model.ready:
-            _log.error("NOT serving all of model '%s': see above", model.name, extra={"fields": {"model": model.name}})
-    host = bracketed(server.settings.transport.host)
-    secure = " with TLS" if server.settings.transport.tls else ""
-    _log.info("gRPC%s on %s:%d", secure, host, server.port, extra={"fields": {"grpc_port": server.port}})
-    if server.metrics_port:
-        fields = {"metrics_port": server.metrics_port}
-        _log.info("metrics and health on http://%s:%d/metrics", host, server.metrics_port, extra={"fields": fields})
-    if server.state.ready:
-        _log.info("the server is ready", extra={"fields": {"ready": True}})
-    else:
-        _log.warning("the server is NOT ready: not every model could be loaded", extra={"fields": {"ready": False}})

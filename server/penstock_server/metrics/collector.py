@@ -21,12 +21,14 @@ from prometheus_client.registry import Collector
 
 from penstock_scheduler import FireReason, Reason, Statistics
 from penstock_scheduler.statistics import QUEUE_SECONDS
+from penstock_server.engine.sequences import SequenceDriver
 from penstock_server.engine.statistics import VersionStatistics
 from penstock_server.engine.versions import Models, ServedVersion
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.seam import TransportStatistics
 from penstock_server.service.skeleton import SkeletonStatistics
 from penstock_server.service.state import ServerState
+from penstock_server.service.streaming import StreamStatistics
 
 _LABELS = ("model", "version")
 
@@ -56,12 +58,14 @@ class PenstockCollector(Collector):
         budget: ByteBudget,
         transport: Callable[[], TransportStatistics],
         skeletons: Callable[[], SkeletonStatistics] = SkeletonStatistics,
+        streams: Callable[[], StreamStatistics] = StreamStatistics,
     ) -> None:
         self._models = models
         self._state = state
         self._budget = budget
         self._transport = transport
         self._skeletons = skeletons
+        self._stream_statistics = streams
 
     def collect(self) -> Iterator[Metric]:
         yield from self._model_counters()
@@ -70,6 +74,8 @@ class PenstockCollector(Collector):
         yield from self._histograms()
         yield from self._server()
         yield from self._requests()
+        yield from self._streams()
+        yield from self._sequences()
 
     def _model_counters(self) -> Iterator[Metric]:
         for name, text, value in _COUNTERS:
@@ -171,6 +177,33 @@ class PenstockCollector(Collector):
         yield CounterMetricFamily("penstock_skeleton_hits", "Requests in a form that was known", value=known.hits)
         yield CounterMetricFamily("penstock_skeleton_misses", "Requests that were parsed", value=known.misses)
         yield CounterMetricFamily("penstock_skeletons_evicted", "Forms forgotten to make room", value=known.evicted)
+
+    def _streams(self) -> Iterator[Metric]:
+        streams = self._stream_statistics()
+        yield GaugeMetricFamily("penstock_streams_open", "Inference streams that are open", value=streams.streams)
+        yield GaugeMetricFamily("penstock_stream_requests", "Requests in flight on streams", value=streams.requests)
+        yield CounterMetricFamily("penstock_streams", "Inference streams since the start", value=streams.opened)
+        yield CounterMetricFamily("penstock_stream_messages", "Messages that came on them", value=streams.messages)
+
+    def _sequences(self) -> Iterator[Metric]:
+        """Of the models that have some."""
+        active = GaugeMetricFamily("penstock_sequences_active", "Sequences that have a seat", labels=_LABELS)
+        waiting = GaugeMetricFamily("penstock_sequences_waiting", "Sequences that wait for a seat", labels=_LABELS)
+        memory = GaugeMetricFamily("penstock_sequence_state_bytes", "Memory of all states", labels=_LABELS)
+        started = CounterMetricFamily("penstock_sequences_started", "Sequences that began", labels=_LABELS)
+        idle = CounterMetricFamily("penstock_sequences_idle", "Sequences ended for being idle", labels=_LABELS)
+        lost = CounterMetricFamily("penstock_sequence_steps_lost", "Steps lost with their sequence", labels=_LABELS)
+        for version in self._models.versions():
+            driver = version.driver
+            if isinstance(driver, SequenceDriver):
+                labels, known = (version.spec.name, str(version.version)), driver.sequence_statistics()
+                active.add_metric(labels, known.active)
+                waiting.add_metric(labels, known.backlog)
+                memory.add_metric(labels, driver.states.nbytes)
+                started.add_metric(labels, known.started)
+                idle.add_metric(labels, known.idle_ended)
+                lost.add_metric(labels, known.lost_steps)
+        yield from (active, waiting, memory, started, idle, lost)
 
 
 def _read(version: ServedVersion) -> tuple[tuple[str, str], VersionStatistics, Statistics]:

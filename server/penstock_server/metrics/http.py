@@ -7,19 +7,18 @@ they are written, never in between.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6
 from socketserver import TCPServer
 from threading import Thread
-from typing import cast
+from typing import Protocol, cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock_server.errors import BindError
-from penstock_server.service.state import ServerState
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +28,29 @@ _ANSWER_SECONDS = 2.0
 Answer = tuple[HTTPStatus, str, bytes]
 
 
-class MetricsServer:
-    """Serves metrics and health until it is closed."""
+class Health(Protocol):
+    """Whose health is told: a server's state, or that of several processes together."""
 
-    def __init__(self, registry: CollectorRegistry, state: ServerState, host: str, port: int) -> None:
+    @property
+    def live(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
+
+
+class MetricsServer:
+    """Serves metrics and health until it is closed.
+
+    `refresh` is awaited on the loop before each answer: for what has to be asked of others first.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        state: Health,
+        host: str,
+        port: int,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._routes: dict[str, Callable[[], Answer]] = {
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)),
@@ -40,6 +58,7 @@ class MetricsServer:
             "/v2/health/ready": lambda: _health(state.ready),
         }
         self._loop = loop
+        self._refresh = refresh
         try:
             self._server = _Server((host, port), self._answer)
         except OSError as error:
@@ -63,6 +82,8 @@ class MetricsServer:
             return HTTPStatus.NOT_FOUND, "text/plain", b"there are /metrics, /v2/health/live and /v2/health/ready\n"
 
         async def on_loop() -> Answer:
+            if self._refresh is not None:
+                await self._refresh()
             return route()
 
         try:

@@ -78,11 +78,11 @@ class StreamBounds:
 class StreamStatistics:
     """What all streams together have open, and have seen."""
 
-    streams: int
-    requests: int
+    streams: int = 0
+    requests: int = 0
     """In flight."""
-    opened: int
-    messages: int
+    opened: int = 0
+    messages: int = 0
 
 
 class StreamInference:

@@ -37,6 +37,8 @@ class TransportSettings:
     host: str = "127.0.0.1"
     port: int = 8001
     """0: any free one."""
+    reuse_port: bool = False
+    """Share the port with others of this user that want the same: for workers, whose supervisor holds the port."""
     tls: TlsSettings | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     """In both directions."""

@@ -17,7 +17,7 @@ import pytest
 from penstock_proto import byte_tensors, health_pb2, reflection_v1_pb2
 from penstock_proto import open_inference_pb2 as pb
 from penstock_proto.datatypes import DATATYPES, DataType
-from penstock_server.app.server import PenstockServer
+from penstock_server.app.server import PenstockServer, onnx_threads
 from penstock_server.app.settings import Compat
 from penstock_server.errors import BindError, LoadError
 from tests.server.app.conftest import Caller, Start, settings_for
@@ -426,3 +426,11 @@ async def test_a_stop_under_load_leaves_no_call_without_a_reason(start: Start, t
     )
     assert set(ends) == {(grpc.StatusCode.OK, ""), refused}
     assert ends[refused] == 40
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(8, 1, 0), (8, 2, 4), (8, 3, 2), (8, 8, 1), (2, 4, 1), (1, 1, 0)]
+)
+def test_workers_divide_the_cores(cores: int, workers: int, threads: int) -> None:
+    """Rounded down, at least one each; alone, ONNX Runtime decides by itself."""
+    assert onnx_threads(cores, workers) == threads

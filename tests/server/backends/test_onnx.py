@@ -312,6 +312,19 @@ def test_settings_that_are_refused(workshop: OnnxWorkshop, name: str, text: str)
     assert caught.value.file == f"{made.files.model}/config.pbtxt"
 
 
+def test_threads_are_the_servers_choice_unless_the_model_says() -> None:
+    """A worker takes its part of the cores; 0 in the config is to say nothing."""
+
+    def threads(config: str, default: int) -> int:
+        options = _session_options(text_format.Parse(config, ModelConfig()), "m", default)
+        number: int = options.intra_op_num_threads
+        return number
+
+    count = "intra_op_thread_count"
+    assert [threads(config, 3) for config in ("", parameter(count, "0"), parameter(count, "2"))] == [3, 3, 2]
+    assert threads("", 0) == 0
+
+
 @pytest.mark.parametrize(
     ("level", "optimisation"), [(-1, "BASIC"), (0, "ALL"), (1, "EXTENDED"), (2, "DISABLE_ALL"), (7, "ALL")]
 )

@@ -128,6 +128,15 @@ def test_a_json_record_is_one_line_of_ascii(text: str) -> None:
     assert message == text.encode(errors="backslashreplace").decode()
 
 
+def test_a_worker_is_named_on_each_of_its_lines() -> None:
+    """Several processes write one log: a field for machines, a mark before the place for people."""
+    made = record("model '%s' is ready", "iris")
+    line = TextFormatter(2).format(made)
+    assert line == "2026-01-31T12:00:00.250Z INFO    [worker 2] engine.loading: model 'iris' is ready"
+    assert json.loads(JsonFormatter(2).format(made))["worker"] == 2
+    assert "worker" not in as_json(made)
+
+
 # ── the process ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,11 +3,12 @@
 Commands run in this process; none of them gets as far as opening a port.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trustme
@@ -101,6 +102,11 @@ def test_a_wrong_call_is_told_in_one_line(
         ("--max-queue-rows", "0"),
         ("--max-message-bytes", "2147483648"),
         ("--max-inflight-bytes", "lots"),
+        ("--workers", "0"),
+        ("--workers", "-1"),
+        ("--workers", "1.5"),
+        ("--workers", "many"),
+        ("--workers", "1025"),
         ("--drain-seconds", "-1"),
         ("--drain-seconds", "nan"),
         ("--drain-seconds", "inf"),
@@ -255,6 +261,10 @@ class Served:
         self.settings.append(settings)
         return True
 
+    def supervise(self, settings: ServerSettings, level: LogLevel, form: LogFormat) -> NoReturn:
+        self.settings.append(settings)
+        raise typer.Exit(0)  # it never returns, and ends with the status of the whole
+
     def configure(self, level: LogLevel, form: LogFormat) -> None:
         self.logging.append((level, form))
 
@@ -264,6 +274,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """Catches the settings where a server would be started with them."""
     served = Served()
     monkeypatch.setattr(serve, "run_until_signal", served.run)
+    monkeypatch.setattr(serve, "become_supervisor", served.supervise)
     monkeypatch.setattr(serve, "configure_logging", served.configure)
     return served
 
@@ -280,6 +291,7 @@ OPTIONS: Mapping[str, tuple[str, Callable[[ServerSettings], object], object]] = 
     "metrics_port": ("1235", lambda s: s.metrics_port, 1235),
     "metrics": ("false", lambda s: s.metrics_port, None),
     "transport": ("grpcio", lambda s: s.transport_name, TransportName.GRPCIO),
+    "workers": ("3", lambda s: s.workers, 3),
     "insecure_ok": ("true", lambda s: s.transport.tls, None),
     "max_batch_size": ("7", lambda s: s.max_batch_size, 7),
     "compat": ("triton", lambda s: (s.compat, s.transport.max_message_bytes), (Compat.TRITON, LARGEST_MESSAGE_BYTES)),
@@ -331,6 +343,18 @@ def test_what_is_typed_wins_over_the_environment(served: Served, monkeypatch: py
     assert main.run(["serve", "models", "--grpc-port", "2"]) == 0
     assert served.settings[0].transport.port == 2
     assert served.settings[0].source == Path("models")
+
+
+def test_workers_may_be_as_many_as_there_are_cores(served: Served) -> None:
+    """Those that this process may use, which are not all of the machine's in a container."""
+    assert main.run(["serve", "models", "--workers", "auto"]) == 0
+    assert served.settings[0].workers == len(os.sched_getaffinity(0))
+
+
+def test_a_trace_is_of_one_process(complaint: Callable[..., tuple[int, str]]) -> None:
+    """With workers each would see a part of the requests, and all would write one file."""
+    line = "--record-trace writes what one process sees: use it with --workers 1"
+    assert complaint("serve", REPOSITORY, "--workers", "2", "--record-trace", "t.jsonl") == (2, line)
 
 
 def test_a_container_needs_no_arguments(served: Served, pems: Pems, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from penstock_server.service.seam import (
 )
 from penstock_server.status import Status
 from penstock_server.transports.base import TransportSettings
-from tests.server.transports.conftest import TRANSPORTS, MakeTransport, Serve, Served, StreamCall, channel_to
+from tests.server.transports.conftest import TRANSPORTS, MakeTransport, Serve, Served, StreamCall, UnaryCall, channel_to
 from tests.server.transports.methods import Conversation, Conversations, Slow, echo, echoing, failing, parts_of
 
 ECHO, CALL = "/test.Test/Echo", "/test.Test/Call"
@@ -591,6 +591,22 @@ async def test_a_port_that_is_taken(serve: Serve, make_transport: MakeTransport)
         await second.start()
     await second.stop(0)
     assert await served.unary(ECHO)(b"x") == b"x"
+
+
+async def test_a_port_that_is_shared(serve: Serve, make_transport: MakeTransport) -> None:
+    """Only with who wants it shared, too: workers do, and one that ends leaves the port to the others."""
+    first = await serve({ECHO: Unary(echo)}, reuse_port=True)
+    second = make_transport({ECHO: Unary(echo)}, TransportSettings(port=first.port, reuse_port=True))
+    alone = make_transport({}, TransportSettings(port=first.port))
+    assert await second.start() == first.port
+    with pytest.raises(BindError):
+        await alone.start()
+    await alone.stop(0)
+    await first.transport.stop(0)
+    async with channel_to(first.port) as channel:
+        call: UnaryCall = channel.unary_unary(ECHO)
+        assert await call(b"x") == b"x"
+    await second.stop(0)
 
 
 async def test_an_address_that_is_not_ours(make_transport: MakeTransport) -> None:

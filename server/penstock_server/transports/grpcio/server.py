@@ -4,8 +4,8 @@ What was learnt about grpc.aio the hard way, and holds here:
 
 * Serialisers are never given to it: an exception in one goes to the client as UNKNOWN, with its text.
 * Handlers let nothing escape but cancellation, for the same reason.
-* `so_reuseport` is off: with it a second server binds the same port without a word and takes half of
-  the calls.
+* `so_reuseport` is off unless we are a worker: with it a second server binds the same port without a word
+  and takes half of the calls.
 * Keepalive alone takes a minute to notice a frozen client; the ping timeout has to be set too.
 * `stop` returns before the last handlers have ended; the calls are counted here to know when they have.
 * A `:path` that is not UTF-8 raises in grpc.aio's accept loop, and the whole server ends without a word
@@ -151,7 +151,7 @@ def _handler(method: Unary | Stream, path: str, calls: Calls) -> Handler:
 
 def _options(settings: TransportSettings) -> Sequence[tuple[str, int]]:
     return (
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams),
