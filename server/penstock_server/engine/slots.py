@@ -5,7 +5,9 @@
 A slot belongs to an instance, which runs one batch at a time, so a batch's inputs are not needed any more
 when the next is assembled. Three ways, by what is cheapest:
 
-* a batch of one whole request is not copied: its arrays are views of the message;
+* a batch of one whole request is not copied: its arrays are views of the message. But if they are not aligned there,
+  they are, since a copy costs far less than a model that reads across the boundaries of numbers (602 KB under ONNX
+  Runtime: 5 µs for the copy, 62 µs for the reading);
 * small tensors are joined by one call into fresh memory: for a few kilobytes an allocation costs less
   than a slice assignment for each row;
 * large ones are copied row by row into the slot's buffer.
@@ -52,8 +54,13 @@ class Slot:
             if batch.length and lengths.length_axis(spec.shape) is not None:
                 tensors[spec.name] = lengths.pad(batch, pieces, rows, spec, shape)
                 continue
-            raw = pieces[0] if len(pieces) == 1 and not padding else self._join(pieces, spec, shape, padding)
-            tensors[spec.name] = view(raw, spec.datatype, (rows, *shape) if self._batched else shape)
+            full = (rows, *shape) if self._batched else shape
+            if len(pieces) == 1 and not padding:
+                array = view(pieces[0], spec.datatype, full)
+                if array.flags.aligned:
+                    tensors[spec.name] = array
+                    continue
+            tensors[spec.name] = view(self._join(pieces, spec, shape, padding), spec.datatype, full)
         mask = plan.version.spec.scheduling.length_mask_input
         if mask and mask not in tensors:
             spec = next(tensor for tensor in plan.version.spec.inputs if tensor.name == mask)

@@ -49,7 +49,7 @@ class Scanned:
 
 def scan(message: bytes | memoryview, limits: Limits | None) -> Scanned:
     """Split a request. Raises `Malformed`, or InvalidRequest if it exceeds the limits."""
-    data = memoryview(message)
+    data = memoryview(message).toreadonly()
     raw: list[memoryview] = []
     kept: list[memoryview] = []  # runs of the head between raw contents
     counts = {_PARAMETERS: 0, _INPUT: 0, _OUTPUT: 0, _RAW: 0}

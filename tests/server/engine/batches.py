@@ -10,6 +10,7 @@ from penstock_server.engine.driver import Driver
 from penstock_server.engine.jobs import Job, Plan
 from penstock_server.engine.versions import ServedVersion
 from penstock_server.models.spec import ModelSpec
+from penstock_server.tensors.codec import Buffer
 
 NO_DRIVER = cast("Driver", None)  # nobody looks at it here
 
@@ -17,7 +18,7 @@ NO_DRIVER = cast("Driver", None)  # nobody looks at it here
 def ticket(
     spec: ModelSpec,
     rows: int,
-    *tensors: bytes,
+    *tensors: Buffer,
     shapes: Sequence[tuple[int, ...]] = (),
     outputs: Sequence[int] = (0,),
     length: int = 0,

@@ -167,6 +167,22 @@ def test_a_single_request_is_not_copied() -> None:
     assert np.shares_memory(Slot(batched=True).gather(batch_of(job))["X"], np.frombuffer(job.tensors[0], np.uint8))
 
 
+def test_what_is_not_aligned_in_its_message_is_copied() -> None:
+    """Models would read it slowly, or not at all; large or small, and into the same buffer again."""
+    for size in (1, LARGE):
+        slot, spec = Slot(batched=True), spec_of(X)
+        numbers = np.arange(size, dtype="<f4")
+        arrays: list[Array] = []
+        for offset in range(8):
+            message = bytearray(offset) + numbers.tobytes()
+            array = slot.gather(batch_of(ticket(spec, 1, memoryview(message)[offset:], shapes=[(size,)])))["X"]
+            assert array.flags.aligned
+            assert array.tolist() == [numbers.tolist()]
+            assert np.shares_memory(array, np.frombuffer(message, np.uint8)) == (offset % 4 == 0)
+            arrays.append(array)
+        assert size == 1 or np.shares_memory(arrays[1], arrays[2])
+
+
 def test_the_buffer_of_large_tensors_is_used_again() -> None:
     """It grows with the largest batch and stays."""
     slot = Slot(batched=True)
