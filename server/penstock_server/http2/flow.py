@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from penstock_server.http2.errors import ErrorCode, Fault
+from penstock_server.http2.headers import HeaderBlock
 
 MAX_WINDOW = 2**31 - 1
 DEFAULT_WINDOW = 65_535
@@ -66,21 +67,22 @@ class ReceiveWindow:
 class Outbox:
     """What a stream could not send yet: data in order, then perhaps its end."""
 
-    __slots__ = ("ending", "listed", "owes_writable", "parts", "size")
+    __slots__ = ("ended", "listed", "owes_writable", "parts", "size", "trailers")
 
     def __init__(self) -> None:
         self.parts: deque[Buffer] = deque()
         self.size = 0
         """Bytes in `parts`."""
-        self.ending: tuple[bytes, ...] | None = None
-        """The frames that end the stream, once the data has gone."""
+        self.ended = False
+        """The stream ends once the data has gone, with `trailers` if there are any."""
+        self.trailers: HeaderBlock | None = None
         self.listed = False
         """In the connection's queue of streams that could send, were there room."""
         self.owes_writable = False
         """The layer above was told to wait."""
 
     def __repr__(self) -> str:
-        return f"<Outbox: {self.size} bytes{', then the end' if self.ending is not None else ''}>"
+        return f"<Outbox: {self.size} bytes{', then the end' if self.ended else ''}>"
 
     def put(self, parts: Iterable[Buffer]) -> None:
         """Append data."""

@@ -11,7 +11,7 @@ HEADER_BYTES = 9
 MAX_FRAME_SIZE = 16_384
 """The smallest SETTINGS_MAX_FRAME_SIZE there is, and the one we announce: larger ones measured no faster."""
 MAX_MAX_FRAME_SIZE = 2**24 - 1
-STREAM_ID_MASK = 0x7FFF_FFFF
+STREAM_ID_MASK = MAX_STREAM_ID = 0x7FFF_FFFF
 
 FRAME_HEADER = Struct(">HBBBI")
 """Length (high 16 bits, low 8), type, flags, reserved bit and stream id."""
@@ -65,7 +65,7 @@ def opening(length: int, kind: int, flags: int) -> bytes:
     return length.to_bytes(3, "big") + bytes((kind, flags))
 
 
-def settings(values: dict[Setting, int]) -> bytes:
+def settings_frame(values: dict[Setting, int]) -> bytes:
     """A SETTINGS frame."""
     payload = b"".join(SETTING.pack(name, value) for name, value in values.items())
     return frame(FrameType.SETTINGS, 0, 0, payload)
@@ -89,3 +89,13 @@ def goaway(last_stream_id: int, code: int, reason: str = "") -> bytes:
 def ping(opaque: bytes, *, ack: bool = False) -> bytes:
     """A PING frame with its eight bytes."""
     return frame(FrameType.PING, Flag.ACK if ack else 0, 0, opaque)
+
+
+SETTINGS_ACK = frame(FrameType.SETTINGS, Flag.ACK, 0)
+
+_HTTP1_BODY = b"This port speaks gRPC, which is HTTP/2. Use a gRPC client, or curl --http2-prior-knowledge.\n"
+HTTP1_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_HTTP1_BODY), _HTTP1_BODY)
+)
+"""What a client is told that speaks HTTP/1."""

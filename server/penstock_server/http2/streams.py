@@ -1,8 +1,8 @@
 """The states of a stream, as one literal table (RFC 9113, section 5.1, as a server without push sees it).
 
-Rules: a transition that is not in the table does not exist, and `UNLISTED` says what the peer is told then. Our own side
-cannot make an unlisted one: `Connection` asks for the state before it sends. The fast paths of `connection` assign states
-directly; a test holds them against this table.
+Rules: a transition that is not in the table does not exist, and `UNLISTED` says what the peer is told then. Our own
+side cannot make an unlisted one: `Connection` asks for the state before it sends. The fast paths of `connection`
+assign states directly; a test holds them against this table.
 
     IDLE --HEADERS--> OPEN --our END_STREAM--> HALF_CLOSED_LOCAL
       \\                 \\                              \\ END_STREAM
