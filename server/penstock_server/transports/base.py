@@ -42,6 +42,10 @@ class TransportSettings:
     """In both directions."""
     max_streams: int = 256
     """Calls at once on one connection."""
+    max_connections: int = 4096
+    """At once; the grpcio transport knows no such bound."""
+    max_held_bytes: int = 1 << 30
+    """What all connections hold before a message is whole and after it was answered; likewise."""
 
 
 class Transport(Protocol):
