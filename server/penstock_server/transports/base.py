@@ -1,7 +1,10 @@
 """What every transport is told, and what it offers."""
 
+import asyncio
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +21,10 @@ _LONGEST_MESSAGE_BYTES = 4096
 lose the status together with a message that is too long."""
 _LARGEST_CHARACTER = 12
 """Bytes of a character that takes four in UTF-8, as each of them travels: `%F0`."""
+
+_QUIET_SECONDS = 1.0
+_QUIET_LOOKS = 3
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,20 @@ class Transport(Protocol):
         ...
 
     def statistics(self) -> TransportStatistics: ...
+
+
+async def become_quiet(calls: Callable[[], int], grace: float) -> None:
+    """Wait, for a second at most, until no more calls come in; `calls` says how many have come so far.
+
+    By now their methods refuse them. A transport that stops at once would cut them off, or keep their clients from
+    connecting, and nobody could tell those why.
+    """
+    ends = time.monotonic() + min(grace, _QUIET_SECONDS)
+    seen, quiet = -1, 0
+    while quiet < _QUIET_LOOKS and time.monotonic() < ends:
+        quiet = quiet + 1 if calls() == seen else 0
+        seen = calls()
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def check_tls(tls: TlsSettings) -> None:

@@ -142,13 +142,18 @@ class Hub:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
 
+    @property
+    def calls(self) -> int:
+        """Since the start."""
+        return self._calls + sum(member.calls for member in self._members)
+
     def statistics(self) -> TransportStatistics:
         counts = Counter(self._gone)
         for member in self._members:
             counts.update(_counts(member.http2.statistics()))
         return TransportStatistics(
             calls_in_flight=sum(len(member.open_calls()) for member in self._members),
-            calls=self._calls + sum(member.calls for member in self._members),
+            calls=self.calls,
             connections=len(self._members),
             connections_total=self._connections,
             connections_refused=self._refused,

@@ -1,15 +1,16 @@
 """Listens, and stops.
 
-Stopping takes four steps, each bounded by the grace: nobody new is let in; every peer is told that no new calls are
-served (GOAWAY, twice: calls that were on their way when it came are still served); calls end; connections close. What
-is left when the grace is over is cut off: its method is told, its client gets UNAVAILABLE.
+Stopping takes five steps, each bounded by the grace: methods refuse what still comes until nothing does; nobody new is
+let in; every peer is told that no new calls are served (GOAWAY, twice: calls that were on their way when it came are
+still served); calls end; connections close. What is left when the grace is over is cut off: its method is told, its
+client gets UNAVAILABLE.
 """
 
 import asyncio
 import time
 
 from penstock_server.service.seam import Methods, TransportStatistics
-from penstock_server.transports.base import TransportSettings
+from penstock_server.transports.base import TransportSettings, become_quiet
 from penstock_server.transports.wire.driver import Driver
 from penstock_server.transports.wire.hub import Hub
 from penstock_server.transports.wire.limits import WireLimits
@@ -58,13 +59,14 @@ class WireTransport:
         if hub is None:
             return
         ends = time.monotonic() + grace
+        await become_quiet(lambda: hub.calls, grace)
         hub.stopping = True
         for server in self._servers:
             server.close()
         if grace > 0:
             for member in hub.members:
                 member.shutdown()
-            if not await hub.empty(min(self._limits.goaway, grace)):
+            if not await hub.empty(min(self._limits.goaway, ends - time.monotonic())):
                 for member in hub.members:
                     member.shutdown()  # who has not answered by now has the same time as the others
                 await hub.empty(ends - time.monotonic())
