@@ -481,22 +481,22 @@ class Connection(Sender, Generic[Head]):
                 if kind == _WINDOW_UPDATE and next_id == stream_id and self._widen_new(stream, data, at, last):
                     at += 13
                     high, low, kind, flags, next_id = unpack(data, at)
+                length = high << 8 | low
                 body = at + HEADER_BYTES
-                after = body + low
+                after = body + length
                 if (
                     flags == _END_STREAM
                     and kind == _DATA
                     and next_id == stream_id
                     and after <= end
-                    and not high
-                    and low <= MAX_FRAME_SIZE
-                    and content_length in (-1, low)
-                    and low <= inbound.left
+                    and length <= MAX_FRAME_SIZE
+                    and length <= inbound.left
+                    and (content_length < 0 or content_length == length)
                 ):
                     at = after
-                    inbound.left -= low
-                    inbound.credit += low
-                    self._data_bytes += low
+                    inbound.left -= length
+                    inbound.credit += length
+                    self._data_bytes += length
                     self._requests_at_once += 1
                     stream.state = State.HALF_CLOSED_REMOTE
                     streams[stream_id] = stream
@@ -596,6 +596,9 @@ class Connection(Sender, Generic[Head]):
         """A header block is always decoded, whatever becomes of it: the next one builds on it."""
         stream = self.streams.get(stream_id)
         if stream is not None:
+            if Event.RECEIVE_HEADERS not in TRANSITIONS[stream.state]:
+                self._skip_block(block)
+                raise StreamFault(UNLISTED[stream.state], f"HEADERS on a stream that is {stream.state.name}")
             self._trailers(stream, self._headers.trailers(block), end_stream)
         elif stream_id <= self.last_stream_id:
             self._late_block(stream_id, block)
@@ -627,10 +630,13 @@ class Connection(Sender, Generic[Head]):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} comes after a higher one")
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}, which is over")
         self._ignored.take(self._now, self._work)
+        self._skip_block(block)
+
+    def _skip_block(self, block: bytes) -> None:
         try:
             self._headers.trailers(block)
         except StreamFault:
-            pass  # it is over already
+            pass  # the stream is over, or about to be
 
     def _request_head(self, stream_id: int, block: bytes) -> Result[Head] | None:
         """Decode; None if the stream has got its reset for it."""
@@ -648,30 +654,23 @@ class Connection(Sender, Generic[Head]):
         self.send_reset(stream_id, ErrorCode.REFUSED_STREAM)
 
     def _open(self, stream: Stream, head: Head, varying: bytes | None, content_length: int, end_stream: bool) -> None:
+        if end_stream and content_length > 0:
+            raise malformed("the body is shorter than content-length says")
         self._requests += 1
         self.streams[stream.id] = stream
         if end_stream:
-            if content_length > 0:
-                raise malformed("the body is shorter than content-length says")
             stream.state = TRANSITIONS[stream.state][Event.RECEIVE_END]
         else:
             stream.inbox = Inbox(self.settings.stream_window, content_length, self._now)
         self._handler.on_headers(stream, head, varying, end_stream)
 
     def _trailers(self, stream: Stream, headers: Headers, end_stream: bool) -> None:
-        self._expect(stream, Event.RECEIVE_HEADERS)
         if not end_stream:
             raise malformed("a second header block that does not end the stream")
         if stream.inbox is not None and stream.inbox.content_left > 0:
             raise malformed("the body is shorter than content-length says")
         stream.state = TRANSITIONS[stream.state][Event.RECEIVE_END]
         self._handler.on_trailers(stream, headers)
-
-    @staticmethod
-    def _expect(stream: Stream, event: Event) -> None:
-        """StreamFault if the table does not have it."""
-        if event not in TRANSITIONS[stream.state]:
-            raise StreamFault(UNLISTED[stream.state], f"{event.name} on a stream that is {stream.state.name}")
 
     # -- DATA ----------------------------------------------------------------------------------------------------------
 

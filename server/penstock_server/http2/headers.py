@@ -126,7 +126,7 @@ Literal = tuple[bytes, bytes, bool]
 class Template(Generic[Head]):
     """What a form stands for."""
 
-    __slots__ = ("headers", "holes", "only_varying", "ordinary", "result", "size")
+    __slots__ = ("headers", "holes", "ordinary", "result", "size", "values", "varying")
 
     def __init__(self, headers: Headers, holes: list[int], result: Result[Head], varying: bytes) -> None:
         self.headers = headers
@@ -138,7 +138,10 @@ class Template(Generic[Head]):
         names = [headers[hole][0] for hole in holes]
         self.ordinary = not any(name in SPECIAL or name[:1] == b":" for name in names)
         """The values of its literals need no check but that of their characters."""
-        self.only_varying = names == [varying] and sum(name == varying for name, _ in headers) == 1
+        self.values = [headers[hole][1] for hole in holes]
+        once = sum(name == varying for name, _ in headers) == 1
+        self.varying = names.index(varying) if once and varying in names else -1
+        """Which of the literals is the varying field, if it is the only one; else -1."""
 
 
 class HeaderDecoder(Generic[Head]):
@@ -284,14 +287,16 @@ class HeaderDecoder(Generic[Head]):
 
     def _fill(self, template: Template[Head], literals: list[Literal]) -> Result[Head]:
         """The template's result with these values in the place of its own."""
-        head, _, content_length = template.result
-        if not literals:
+        values = [value for _, value, _ in literals]
+        if values == template.values:
             return template.result
-        if template.only_varying:
-            value = literals[0][1]
-            if template.size + len(value) <= self._list_bytes:
-                check_value(value)
-                return head, value, content_length
+        head, varying, content_length = template.result
+        if template.varying >= 0:
+            varying = values[template.varying]
+            values[template.varying] = template.values[template.varying]
+            if values == template.values and template.size + len(varying) <= self._list_bytes:
+                check_value(varying)
+                return head, varying, content_length
         headers = template.headers.copy()
         for hole, (name, value, _) in zip(template.holes, literals, strict=True):
             headers[hole] = name, value

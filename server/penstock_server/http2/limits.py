@@ -32,8 +32,9 @@ class Limits:
     concurrent_streams: int = 256
     header_list_bytes: int = 16 * 1024
     """A header list as RFC 9113, section 6.5.2 counts it: names, values, and 32 bytes a field."""
-    header_block_bytes: int = 16 * 1024
-    """The same, compressed, over all its frames."""
+    header_block_bytes: int = 64 * 1024
+    """A header block, compressed, over all its frames; also what a list that is too long may have and only end its
+    stream, where the client can read why."""
     continuations: int = 8
     """CONTINUATION frames of one header block."""
     control_output_bytes: int = 64 * 1024
@@ -78,6 +79,6 @@ class Bucket:
     def _fill(self, now: float, work: int) -> None:
         earned = (now - self._filled_at) * self._per_second + (work - self._seen_work) * self._per_work
         self._filled_at, self._seen_work = now, work
-        self.tokens = min(self._burst, self.tokens + earned)
+        self.tokens = min(self._burst, self.tokens + 1 + earned) - 1  # the frame's own was taken already
         if self.tokens < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many frames: {self.name}")
