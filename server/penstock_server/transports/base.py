@@ -13,6 +13,8 @@ from penstock_server.errors import BindError
 from penstock_server.service.seam import TransportStatistics
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
+DEFAULT_MAX_CONNECTIONS = 4096
+DEFAULT_MAX_HELD_BYTES = 1 << 30
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 """gRPC's own bound."""
 
@@ -49,9 +51,9 @@ class TransportSettings:
     """In both directions."""
     max_streams: int = 256
     """Calls at once on one connection."""
-    max_connections: int = 4096
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
     """At once; the grpcio transport knows no such bound."""
-    max_held_bytes: int = 1 << 30
+    max_held_bytes: int = DEFAULT_MAX_HELD_BYTES
     """What all connections hold before a message is whole and after it was answered; likewise."""
 
 

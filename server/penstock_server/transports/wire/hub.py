@@ -6,6 +6,7 @@ all connections that got replies since its last pass. None of them is for a sing
 
 import asyncio
 import heapq
+import resource
 import time
 from collections import Counter
 from math import inf
@@ -21,6 +22,8 @@ from penstock_server.transports.wire.limits import WireLimits
 _LOOKS = 8
 """Of them make one round over all peers."""
 _SPARE_DEADLINES = 64
+_OTHER_FILES = 64
+"""That a process has open beside its connections."""
 
 
 class Member(Protocol):
@@ -64,7 +67,8 @@ class Hub:
             limits=Limits(concurrent_streams=settings.max_streams),
         )
         self.stopping = False
-        self._max_connections = settings.max_connections
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max_connections = min(settings.max_connections, max(1, files - _OTHER_FILES))
         self._max_held = settings.max_held_bytes
         self._room = settings.max_held_bytes * 3 // 4
         """What is held may grow up to this by messages that come in; the rest is for what cannot be refused."""
@@ -87,7 +91,8 @@ class Hub:
         self._connections = 0
         self._refused = 0
         self._shed = 0
-        self._closed = Counter[str]()
+        # All that there are, with 0: of a series that begins with its first count no rate shows that count.
+        self._closed = Counter[str]({code.name.lower(): 0 for code in ErrorCode})
 
     def __repr__(self) -> str:
         return f"<Hub: {len(self._members)} connections, {self._held} bytes held>"
