@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # The targets share one .venv and two cores: running them side by side would only confuse them.
 .NOTPARALLEL:
 
-.PHONY: help demo test lint types proto proto-check format bench wheel-check clean
+.PHONY: help demo test lint types proto proto-check format bench fuzz wheel-check clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +53,10 @@ format: $(TOOLS) ## format the code, and fix what ruff can fix
 
 bench: ## measure throughput and latency (comes with a later part)
 	@echo "Benchmarks come with a later part of Penstock: there is nothing to run yet."; exit 2
+
+fuzz: $(TOOLS) ## send the HTTP/2 connection nonsense, guided by its coverage (FUZZ_SECONDS=60)
+	@$(INSTALL) --group fuzz
+	@$(BIN)/python tests/fuzz/http2.py -max_total_time=$(FUZZ_SECONDS)
 
 wheel-check: $(TOOLS) ## build the wheel, look at what it holds, and use it in an empty environment
 	@$(BIN)/python scripts/check_wheel.py

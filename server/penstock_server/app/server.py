@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 
 from prometheus_client import CollectorRegistry
@@ -41,12 +41,16 @@ from penstock_server.service.state import ServerState
 from penstock_server.service.streaming import StreamInference, StreamStatistics
 from penstock_server.service.v2 import SERVICE as V2_SERVICE
 from penstock_server.service.v2 import V2Service
-from penstock_server.transports.base import Transport, check_address
+from penstock_server.transports.base import Transport, TransportSettings, check_address
 from penstock_server.transports.grpcio import GrpcioTransport
+from penstock_server.transports.wire import WireTransport
 
 _log = logging.getLogger(__name__)
 
-_TRANSPORTS = {TransportName.GRPCIO: GrpcioTransport}
+_TRANSPORTS: Mapping[TransportName, Callable[[Methods, TransportSettings], Transport]] = {
+    TransportName.GRPCIO: GrpcioTransport,
+    TransportName.WIRE: WireTransport,
+}
 _SINGLE_FILE_BATCH_SIZE = 64
 _REPOSITORY_BATCH_SIZE = 4  # Triton's default
 _CLOSE_SECONDS = 5.0

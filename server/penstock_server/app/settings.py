@@ -25,6 +25,7 @@ class TransportName(Enum):
     """The transports there are."""
 
     GRPCIO = "grpcio"
+    WIRE = "wire"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@ Every option is also an environment variable, `--grpc-port` is `PENSTOCK_GRPC_PO
 `SETTINGS` makes it so by rule.
 """
 
+import logging
 import os
+import resource
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +24,8 @@ from penstock_server.cli.output import fail
 from penstock_server.cli.pems import check_authority, check_pair
 from penstock_server.errors import BindError, LoadError
 from penstock_server.transports.base import (
+    DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_MAX_HELD_BYTES,
     DEFAULT_MAX_MESSAGE_BYTES,
     LARGEST_MESSAGE_BYTES,
     TlsSettings,
@@ -30,6 +34,8 @@ from penstock_server.transports.base import (
 
 SETTINGS = {"auto_envvar_prefix": "PENSTOCK"}
 """The command's context settings."""
+
+_log = logging.getLogger(__name__)
 
 _LARGEST_PORT = 65535
 _LONGEST_DRAIN = 24 * 3600.0
@@ -101,7 +107,9 @@ def serve(
     grpc_port: Annotated[int, _port("The port of gRPC; 0: a free one.")] = 8001,
     metrics_port: Annotated[int, _port("The HTTP port of metrics and health; 0: a free one.")] = 8002,
     metrics: Annotated[bool, _option("Whether there is a metrics port.", _WHERE)] = True,
-    transport: Annotated[TransportName, _option("What speaks gRPC.", _WHERE)] = TransportName.GRPCIO,
+    transport: Annotated[
+        TransportName, _option("What speaks gRPC: Penstock itself, or grpcio.", _WHERE)
+    ] = TransportName.GRPCIO,
     workers: Annotated[
         int,
         typer.Option(
@@ -178,6 +186,19 @@ def serve(
         int,
         _option("All requests that are held at once.", _BOUNDS, metavar="BYTES", min=1024, show_default="1 GiB"),
     ] = 1 << 30,
+    max_connections: Annotated[
+        int, _option("Connections at once, with `--transport wire`.", _BOUNDS, metavar="N", min=1)
+    ] = DEFAULT_MAX_CONNECTIONS,
+    max_held_bytes: Annotated[
+        int | None,
+        _option(
+            "What all connections hold that is no request yet or no more, with `--transport wire`.",
+            _BOUNDS,
+            metavar="BYTES",
+            min=1 << 20,
+            show_default="1 GiB, and twice the largest message",
+        ),
+    ] = None,
     drain_seconds: Annotated[
         float,
         _option(
@@ -215,6 +236,9 @@ def serve(
         fail("protobuf runs without its C library: unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", 2)
     if max_message_bytes is None:
         max_message_bytes = LARGEST_MESSAGE_BYTES if compat is Compat.TRITON else DEFAULT_MAX_MESSAGE_BYTES
+    if max_held_bytes is None:
+        max_held_bytes = max(DEFAULT_MAX_HELD_BYTES, 2 * max_message_bytes)
+    _allow_open_files()
     tls = _tls(tls_cert, tls_key, tls_client_ca)
     if tls is None and not insecure_ok and not is_loopback(host):
         fail(f"will not listen on {host} without TLS: give --tls-cert and --tls-key, or --insecure-ok", 2)
@@ -223,7 +247,14 @@ def serve(
     settings = ServerSettings(
         source=source,
         workers=workers,
-        transport=TransportSettings(host=host, port=grpc_port, tls=tls, max_message_bytes=max_message_bytes),
+        transport=TransportSettings(
+            host=host,
+            port=grpc_port,
+            tls=tls,
+            max_message_bytes=max_message_bytes,
+            max_connections=max_connections,
+            max_held_bytes=max_held_bytes,
+        ),
         transport_name=transport,
         metrics_port=metrics_port if metrics else None,
         compat=compat,
@@ -251,6 +282,15 @@ def serve(
     except (LoadError, BindError) as error:
         fail(str(error), 2)
     return 0 if drained else 1
+
+
+def _allow_open_files() -> None:
+    """Have as many files open as this process may: each connection is one, and shells start with few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ValueError, OSError) as error:  # a sandbox: there are as many as there are
+        _log.debug("the limit on open files stays as it is: %s", error)
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsSettings | None:

@@ -168,6 +168,7 @@ class PenstockCollector(Collector):
         yield GaugeMetricFamily("penstock_calls_in_flight", "Calls in flight", value=transport.calls_in_flight)
         yield CounterMetricFamily("penstock_calls", "Calls since the start", value=transport.calls)
         yield CounterMetricFamily("penstock_transport_restarts", "Listened anew", value=transport.restarts)
+        yield from _connections(transport)
 
     def _requests(self) -> Iterator[Metric]:
         """How requests are read."""
@@ -204,6 +205,31 @@ class PenstockCollector(Collector):
                 idle.add_metric(labels, known.idle_ended)
                 lost.add_metric(labels, known.lost_steps)
         yield from (active, waiting, memory, started, idle, lost)
+
+
+def _connections(transport: TransportStatistics) -> Iterator[Metric]:
+    """What the transport holds for whom. All 0 if it does not know."""
+    for name, text, value in (
+        ("penstock_transport_connections", "Connections now", transport.connections),
+        ("penstock_transport_held_bytes", "Bytes that connections hold now", transport.held_bytes),
+    ):
+        yield GaugeMetricFamily(name, text, value=value)
+    for name, text, value in (
+        ("penstock_transport_accepted", "Connections since the start", transport.connections_total),
+        ("penstock_transport_refused", "Connections refused: there were too many", transport.connections_refused),
+        ("penstock_transport_shed", "Connections closed: too much was held for them", transport.connections_shed),
+        ("penstock_transport_received_bytes", "Bytes of messages that came in", transport.received_bytes),
+        ("penstock_transport_resets", "Calls that clients have reset", transport.resets),
+    ):
+        yield CounterMetricFamily(name, text, value=value)
+    headers = CounterMetricFamily("penstock_transport_header_blocks", "Header blocks, by cache", labels=("cache",))
+    headers.add_metric(("hit",), transport.header_hits)
+    headers.add_metric(("miss",), transport.header_misses)
+    yield headers
+    closed = CounterMetricFamily("penstock_transport_closed", "Connections that ended, by why", labels=("code",))
+    for code, count in transport.connections_closed.items():
+        closed.add_metric((code,), count)
+    yield closed
 
 
 def _read(version: ServedVersion) -> tuple[tuple[str, str], VersionStatistics, Statistics]:

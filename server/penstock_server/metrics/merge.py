@@ -50,6 +50,8 @@ GAUGES: Mapping[str, Callable[[Iterable[float]], float]] = {
     "penstock_inflight_bytes": sum,
     "penstock_calls_in_flight": sum,
     "penstock_workers": sum,
+    "penstock_transport_connections": sum,
+    "penstock_transport_held_bytes": sum,
     "penstock_skeletons": sum,
     "penstock_skeleton_bytes": sum,
     "penstock_streams_open": sum,

@@ -18,7 +18,7 @@ handler has not given back by `sink.consumed`, so a handler that is slow slows i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
@@ -113,6 +113,24 @@ class TransportStatistics:
     """Since the start."""
     restarts: int = 0
     """How often the transport had to listen anew, because what it stands on had ended."""
+    connections: int = 0
+    """Now. This and what follows stays 0 with a transport that does not know."""
+    connections_total: int = 0
+    connections_refused: int = 0
+    """Because there were as many as may be."""
+    connections_shed: int = 0
+    """Closed because the server held too many bytes, and most of them for these."""
+    connections_closed: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By HTTP/2's code, in lower case; `no_error` and `cancel` (the peer left) are the usual ones."""
+    held_bytes: int = 0
+    """What connections hold: messages that come in, what waits behind slow handlers, and what waits to be sent."""
+    received_bytes: int = 0
+    """Of messages."""
+    header_hits: int = 0
+    """Header blocks that were recognised, and not decoded."""
+    header_misses: int = 0
+    resets: int = 0
+    """Calls that clients have reset."""
 
 
 def nothing_to_cancel() -> None:

@@ -1,7 +1,10 @@
 """What every transport is told, and what it offers."""
 
+import asyncio
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +13,8 @@ from penstock_server.errors import BindError
 from penstock_server.service.seam import TransportStatistics
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
+DEFAULT_MAX_CONNECTIONS = 4096
+DEFAULT_MAX_HELD_BYTES = 1 << 30
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 """gRPC's own bound."""
 
@@ -18,6 +23,10 @@ _LONGEST_MESSAGE_BYTES = 4096
 lose the status together with a message that is too long."""
 _LARGEST_CHARACTER = 12
 """Bytes of a character that takes four in UTF-8, as each of them travels: `%F0`."""
+
+_QUIET_SECONDS = 1.0
+_QUIET_LOOKS = 3
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,10 @@ class TransportSettings:
     """In both directions."""
     max_streams: int = 256
     """Calls at once on one connection."""
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+    """At once; the grpcio transport knows no such bound."""
+    max_held_bytes: int = DEFAULT_MAX_HELD_BYTES
+    """What all connections hold before a message is whole and after it was answered; likewise."""
 
 
 class Transport(Protocol):
@@ -61,6 +74,20 @@ class Transport(Protocol):
         ...
 
     def statistics(self) -> TransportStatistics: ...
+
+
+async def become_quiet(calls: Callable[[], int], grace: float) -> None:
+    """Wait, for a second at most, until no more calls come in; `calls` says how many have come so far.
+
+    By now their methods refuse them. A transport that stops at once would cut them off, or keep their clients from
+    connecting, and nobody could tell those why.
+    """
+    ends = time.monotonic() + min(grace, _QUIET_SECONDS)
+    seen, quiet = -1, 0
+    while quiet < _QUIET_LOOKS and time.monotonic() < ends:
+        quiet = quiet + 1 if calls() == seen else 0
+        seen = calls()
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def check_tls(tls: TlsSettings) -> None:

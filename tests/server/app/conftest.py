@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from penstock_server.app.server import PenstockServer
-from penstock_server.app.settings import ServerSettings
+from penstock_server.app.settings import ServerSettings, TransportName
 from penstock_server.transports.base import TransportSettings
 
 
@@ -28,12 +28,20 @@ def settings_for(source: Path, **settings: Any) -> ServerSettings:
     )
 
 
+@pytest.fixture(params=TransportName, ids=lambda name: name.value)
+def transport(request: pytest.FixtureRequest) -> TransportName:
+    """Each transport in turn: a server is the same behind all."""
+    name = request.param
+    assert isinstance(name, TransportName)
+    return name
+
+
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+async def start(transport: TransportName) -> AsyncIterator[Start]:
     started: list[PenstockServer] = []
 
     async def start(source: Path, **settings: Any) -> PenstockServer:
-        server = PenstockServer(settings_for(source, **settings))
+        server = PenstockServer(settings_for(source, transport_name=transport, **settings))
         started.append(server)
         await server.start()
         return server

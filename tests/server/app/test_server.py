@@ -18,7 +18,7 @@ from penstock_proto import byte_tensors, health_pb2, reflection_v1_pb2
 from penstock_proto import open_inference_pb2 as pb
 from penstock_proto.datatypes import DATATYPES, DataType
 from penstock_server.app.server import PenstockServer, onnx_threads
-from penstock_server.app.settings import Compat
+from penstock_server.app.settings import Compat, TransportName
 from penstock_server.errors import BindError, LoadError
 from tests.server.app.conftest import Caller, Start, settings_for
 from tests.server.backends import onnx_graphs
@@ -389,13 +389,13 @@ async def test_a_start_that_is_broken_off(tmp_path: Path, shared: ModuleType) ->
     assert penstock_threads() == []
 
 
-async def test_a_server_says_how_it_is(start: Start, tmp_path: Path) -> None:
+async def test_a_server_says_how_it_is(start: Start, transport: TransportName, tmp_path: Path) -> None:
     """In its repr, for the one who debugs it."""
     add_python(tmp_path, "m")
     server = await start(tmp_path)
     assert repr(server) == (
         "<PenstockServer <ServerState ready, 0 watchers>, <Models: 1 of 1 ready>, "
-        f"<GrpcioTransport 127.0.0.1:{server.port}: 0 calls in flight>>"
+        f"<{transport.value.title()}Transport 127.0.0.1:{server.port}: 0 calls in flight>>"
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import pytest
 
+from penstock_server.app.settings import TransportName
 from penstock_server.examples import REPOSITORY
 from tests.server.cli.processes import Server, environment, serving
 
@@ -47,10 +48,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> Ear:
     return lambda: Said(*(re.sub(r"\x1b\[[0-9;]*m", "", text) for text in capsys.readouterr()))
 
 
-@pytest.fixture(scope="session")
-def examples() -> Iterator[Server]:
-    """A server of the example models in a process of its own."""
-    with serving(REPOSITORY, "--reflection") as server:
+@pytest.fixture(scope="session", params=TransportName, ids=lambda name: name.value)
+def examples(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the example models in a process of its own, with each transport in turn."""
+    with serving(REPOSITORY, "--reflection", "--transport", request.param.value) as server:
         server.until("ready")
         yield server
 

@@ -304,6 +304,8 @@ OPTIONS: Mapping[str, tuple[str, Callable[[ServerSettings], object], object]] = 
     "tenant_key": ("X-Tenant", lambda s: s.tenant_key, "x-tenant"),
     "max_message_bytes": ("2048", lambda s: s.transport.max_message_bytes, 2048),
     "max_inflight_bytes": ("4096", lambda s: s.max_inflight_bytes, 4096),
+    "max_connections": ("9", lambda s: s.transport.max_connections, 9),
+    "max_held_bytes": ("9999999", lambda s: s.transport.max_held_bytes, 9999999),
     "drain_seconds": ("1.5", lambda s: s.drain_seconds, 1.5),
     "record_trace": ("t.jsonl", lambda s: s.record_trace, Path("t.jsonl")),
     "record_limit": ("99", lambda s: s.record_limit, 99),

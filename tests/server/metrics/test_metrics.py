@@ -146,6 +146,48 @@ async def test_a_server_without_models(office: Office) -> None:
         "penstock_skeleton_misses_total": 0,
         "penstock_skeletons_evicted_total": 0,
         "penstock_transport_restarts_total": 0,
+        "penstock_transport_connections": 0,
+        "penstock_transport_held_bytes": 0,
+        "penstock_transport_accepted_total": 0,
+        "penstock_transport_refused_total": 0,
+        "penstock_transport_shed_total": 0,
+        "penstock_transport_received_bytes_total": 0,
+        "penstock_transport_resets_total": 0,
+        'penstock_transport_header_blocks_total{cache="hit"}': 0,
+        'penstock_transport_header_blocks_total{cache="miss"}': 0,
+    }
+
+
+async def test_what_the_transport_does(office: Office) -> None:
+    """Each figure of its statistics under its own name, so no two can be mixed up."""
+    office.transport = TransportStatistics(
+        calls_in_flight=1,
+        calls=2,
+        connections=3,
+        connections_total=4,
+        connections_refused=5,
+        connections_shed=6,
+        connections_closed={"cancel": 7, "enhance_your_calm": 8},
+        held_bytes=9,
+        received_bytes=10,
+        header_hits=11,
+        header_misses=12,
+        resets=13,
+    )
+    samples = await office.samples()
+    assert {name: value for name, value in samples.items() if name.startswith("penstock_transport")} == {
+        "penstock_transport_restarts_total": 0,
+        "penstock_transport_connections": 3,
+        "penstock_transport_accepted_total": 4,
+        "penstock_transport_refused_total": 5,
+        "penstock_transport_shed_total": 6,
+        'penstock_transport_closed_total{code="cancel"}': 7,
+        'penstock_transport_closed_total{code="enhance_your_calm"}': 8,
+        "penstock_transport_held_bytes": 9,
+        "penstock_transport_received_bytes_total": 10,
+        'penstock_transport_header_blocks_total{cache="hit"}': 11,
+        'penstock_transport_header_blocks_total{cache="miss"}': 12,
+        "penstock_transport_resets_total": 13,
     }
 
 

@@ -11,12 +11,13 @@ from grpc import aio
 from penstock_server.service.seam import Methods
 from penstock_server.transports.base import Transport, TransportSettings
 from penstock_server.transports.grpcio import GrpcioTransport
+from penstock_server.transports.wire import WireTransport
 
 MakeTransport: TypeAlias = Callable[[Methods, TransportSettings], Transport]
 UnaryCall: TypeAlias = "aio.UnaryUnaryMultiCallable[bytes, bytes]"
 StreamCall: TypeAlias = "aio.StreamStreamMultiCallable[bytes, bytes]"
 
-TRANSPORTS: Mapping[str, MakeTransport] = {"grpcio": GrpcioTransport}
+TRANSPORTS: Mapping[str, MakeTransport] = {"grpcio": GrpcioTransport, "wire": WireTransport}
 
 
 @dataclass(frozen=True, slots=True)

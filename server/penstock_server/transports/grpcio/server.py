@@ -24,16 +24,13 @@ from grpc import aio
 
 from penstock_server.errors import BindError
 from penstock_server.service.seam import Methods, Stream, TransportStatistics, Unary
-from penstock_server.transports.base import TlsSettings, TransportSettings, check_tls
+from penstock_server.transports.base import TlsSettings, TransportSettings, become_quiet, check_tls
 from penstock_server.transports.grpcio.calls import Calls, Handler, stream_handler, unary_handler
 
 _log = logging.getLogger(__name__)
 
 _RELISTEN_SECONDS = 0.05
 _RETIRE_SECONDS = 30.0
-_QUIET_SECONDS = 1.0
-_QUIET_LOOKS = 3
-_LOOK_SECONDS = 0.01
 
 
 class GrpcioTransport:
@@ -60,7 +57,7 @@ class GrpcioTransport:
 
     async def stop(self, grace: float) -> None:
         ends = time.monotonic() + grace
-        await self._become_quiet(min(grace, _QUIET_SECONDS))
+        await become_quiet(lambda: self._calls.total, grace)
         self._stopping = True
         if self._restart is not None:
             await asyncio.wait((self._restart,))
@@ -70,19 +67,6 @@ class GrpcioTransport:
         for retired in self._retired:
             retired.cancel()
         await self._calls.idle()
-
-    async def _become_quiet(self, seconds: float) -> None:
-        """Wait until no more calls come in, which their methods refuse by now.
-
-        Calls that the core has taken in and not handed over yet are cancelled by a stop at once, and nobody
-        could tell their clients why.
-        """
-        ends = time.monotonic() + seconds
-        seen, quiet = -1, 0
-        while quiet < _QUIET_LOOKS and time.monotonic() < ends:
-            quiet = quiet + 1 if self._calls.total == seen else 0
-            seen = self._calls.total
-            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _listen(self, port: int) -> int:
         self._server = aio.server(options=_options(self._settings))

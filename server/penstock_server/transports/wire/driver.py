@@ -1,0 +1,392 @@
+"""One connection: asyncio's protocol on one side, HTTP/2's handler on the other.
+
+    loop ── data_received ─▶ http2.receive ─▶ on_request, ... ─▶ method(head, message, reply)
+    loop ◀─ write ── flush ◀─ touch ◀─ reply ◀──────────────────────────────┘  (now, or from a batch later)
+
+A *turn* is what happens between the loop and the loop: a read, or the flush after replies that came from elsewhere.
+All output of a turn is written at its end, in one go. A read's turn ends with it; replies from elsewhere mark the
+connection (`touch`), and all marked ones are flushed in the loop's next pass (`Hub`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from math import inf
+from typing import cast
+from urllib.parse import quote
+
+from penstock_server.errors import failure_of
+from penstock_server.grpc_wire.call import whole_message
+from penstock_server.grpc_wire.head import interpret
+from penstock_server.grpc_wire.status import Field
+from penstock_server.grpc_wire.timeouts import parse_timeout
+from penstock_server.http2.connection import Connection
+from penstock_server.http2.errors import ErrorCode
+from penstock_server.http2.headers import HeaderBlock
+from penstock_server.http2.streams import Stream as WireStream
+from penstock_server.service.seam import Buffer, Cancel, Reply, RequestHead, nothing_to_cancel
+from penstock_server.transports.wire import ends
+from penstock_server.transports.wire.calls import Call, ReceivingCall, Route, StreamCall, UnaryCall, with_deadline
+from penstock_server.transports.wire.hub import Hub
+
+_log = logging.getLogger(__name__)
+
+_JOINED_BYTES = 64 * 1024
+"""Output up to this is joined before it is written: copying it costs less than telling the kernel of its pieces."""
+_LARGE_READ = 8 * 1024
+"""Reads from this on are counted at once in what the server holds, smaller ones when peers are looked at."""
+_PING = b"keepaliv"
+
+
+class Driver(asyncio.Protocol):
+    """See the module's docstring. Implements `http2.connection.Handler` and `calls.Link`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.limits = hub.limits
+        self.max_message_bytes = hub.max_message_bytes
+        self.half: set[ReceivingCall | StreamCall] = set()
+        self.calls = 0
+        self.peer = ""
+        self.now = time.monotonic()
+        self.next_deadline = inf
+        """Before this no call's deadline passes."""
+        self.http2: Connection[Route] = Connection(self, self._interpret, hub.settings, self.now)
+        self._transport: asyncio.Transport | None = None
+        self._marked = True  # for a flush; that of `connection_made` is the first
+        self._paused_at = inf
+        self._pinged_at = inf
+        self._said_all_at = inf
+        self.turn = 0
+        self._later: list[Callable[[], None]] = []
+        self._resting: list[StreamCall] = []
+        self._held = 0  # of all this connection holds, as the hub knows it
+        self._beyond = 0  # of that, what no window bounds
+
+    def __repr__(self) -> str:
+        return f"<Driver {self.peer}: {self.http2!r}>"
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.peer = peer_name(transport.get_extra_info("peername"))
+        secure = transport.get_extra_info("ssl_object")
+        if secure is not None and secure.selected_alpn_protocol() != "h2":
+            _log.debug("%s did not choose h2 by ALPN", self.peer)
+            self._transport.abort()
+            return
+        refused = self._hub.add(self)
+        if refused:
+            self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, refused)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        self._marked = True
+        now = self.now = time.monotonic()
+        self.http2.receive(data, now)
+        self.flush()
+        if len(data) > _LARGE_READ:
+            self.account()
+
+    def eof_received(self) -> bool:
+        return False  # whoever stops sending is gone: HTTP/2 has no other use for it
+
+    def pause_writing(self) -> None:
+        self._paused_at = time.monotonic()
+
+    def resume_writing(self) -> None:
+        self._paused_at = inf
+        self.touch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._marked = True
+        self.http2.lost()
+        self._later.clear()
+        self._resting.clear()
+        self._hub.remove(self)
+        self.account(lost=True)
+
+    def flush(self) -> None:
+        """End the turn: do what was put off, and write."""
+        self._marked = True
+        http2 = self.http2
+        self.turn += 1
+        if self._resting and self._paused_at == inf:
+            resting, self._resting = self._resting, []
+            for call in resting:
+                call.rested()
+        while self._later or (http2.output and self._paused_at == inf):
+            if self._later:
+                later, self._later = self._later, []
+                for work in later:
+                    work()
+            else:
+                self._write()
+        if http2.finished and not http2.output:
+            self._end()
+        self._marked = False
+        if self._resting and self._paused_at == inf:
+            self.touch()
+
+    def _write(self) -> None:
+        transport = self._transport
+        joined = self.http2.output_bytes <= _JOINED_BYTES
+        parts = self.http2.take_output()
+        if transport is None or transport.is_closing() or self._said_all_at != inf:
+            return
+        if joined:
+            transport.write(b"".join(parts))
+        else:
+            transport.writelines(parts)
+
+    def _end(self) -> None:
+        """All was said. Close, but not before the peer has had time to read it: see `WireLimits.linger`."""
+        transport = self._transport
+        if self._said_all_at != inf or transport is None or transport.is_closing():
+            return
+        self._said_all_at = time.monotonic()
+        if not transport.can_write_eof():  # TLS
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the peer was faster
+            transport.abort()
+
+    # -- the calls' link -----------------------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+
+    def later(self, work: Callable[[], None]) -> None:
+        self._later.append(work)
+        self.touch()
+
+    def rest(self, call: StreamCall) -> None:
+        self._resting.append(call)
+        self.touch()
+
+    def hold(self, size: int) -> bool:
+        self._beyond += size
+        return size <= 0 or self._hub.has_room(size)
+
+    def account(self, *, lost: bool = False) -> None:
+        """Tell the hub what this connection holds."""
+        held = 0 if lost else self.http2.held_bytes + self._beyond
+        self._hub.count(held - self._held)
+        self._held = held
+
+    @property
+    def held(self) -> int:
+        """Bytes, as far as they were counted."""
+        return self._held
+
+    # -- HTTP/2 --------------------------------------------------------------------------------------------------------
+
+    def on_request(self, stream: WireStream, head: Route, varying: bytes | None, data: bytes) -> None:
+        method = head.unary
+        message = None if method is None else whole_message(data, self.max_message_bytes)
+        if method is None or message is None or head.refusal is not None:
+            self.on_headers(stream, head, varying, False)
+            self.on_data(stream, data, True)
+            return
+        if varying is None:
+            call = UnaryCall(self, stream, inf)
+            request = head.head
+        else:
+            deadline = self._deadline(stream, varying)
+            if deadline is None:
+                return
+            call = UnaryCall(self, stream, deadline)
+            request = with_deadline(head.head, deadline)
+        stream.context = call
+        self._call(method, request, call, message)
+
+    def on_headers(self, stream: WireStream, head: Route, varying: bytes | None, end_stream: bool) -> None:
+        if head.refusal is not None:
+            self.http2.send_headers(stream, head.refusal, end_stream=True)
+            return
+        deadline = inf if varying is None else self._deadline(stream, varying)
+        if deadline is None:
+            return
+        request = head.head if deadline == inf else with_deadline(head.head, deadline)
+        call = self._begin(stream, head, request)
+        self._watch_deadline(call)
+        if end_stream:
+            call.on_end()
+
+    def _begin(self, stream: WireStream, route: Route, head: RequestHead) -> Call:
+        if route.stream is not None:
+            self.calls += 1
+            call = StreamCall(self, stream, head.deadline, route.inflate)
+            stream.context = call
+            call.open(route.stream, head)
+            return call
+        method = route.unary
+        assert method is not None
+
+        def dispatch(call: UnaryCall, message: Buffer) -> None:
+            self._call(method, head, call, message)
+
+        stream.context = receiving = ReceivingCall(self, stream, head.deadline, route.inflate, dispatch)
+        return receiving
+
+    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+        call: Call | None = stream.context
+        if call is not None:
+            call.on_data(stream, data, end_stream)
+        else:
+            self.http2.consumed(stream, len(data))
+
+    def on_trailers(self, stream: WireStream, headers: list[Field]) -> None:
+        call: Call | None = stream.context
+        if call is not None:
+            call.on_end()
+
+    def on_reset(self, stream: WireStream, code: int) -> None:
+        call: Call | None = stream.context
+        if call is not None:
+            call.gone()
+
+    def on_writable(self, stream: WireStream) -> None:
+        call: Call | None = stream.context
+        if call is not None:
+            self.later(call.on_writable)
+
+    def on_goaway(self, code: int) -> None: ...
+
+    def on_pong(self, opaque: bytes) -> None: ...
+
+    def on_closed(self, code: ErrorCode, reason: str) -> None:
+        self._hub.closed(code)
+        if code not in (ErrorCode.NO_ERROR, ErrorCode.CANCEL):
+            _log.debug("closing the connection of %s: %s, %s", self.peer, code.name, reason)
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def _interpret(self, headers: list[Field]) -> Route:
+        head = interpret(headers)
+        method = self._hub.methods.get(head.path)
+        request = RequestHead(head.path, head.metadata, inf, self.peer)
+        if head.refusal is not None:
+            return Route(request, method, head.inflate, HeaderBlock(head.refusal))
+        if method is None:
+            return Route(request, None, None, ends.METHOD_NOT_FOUND)
+        return Route(request, method, head.inflate, None)
+
+    def _deadline(self, stream: WireStream, timeout: bytes) -> float | None:
+        """A call's deadline. None: the call has ended for want of one."""
+        try:
+            seconds = parse_timeout(timeout)
+        except ValueError:
+            self.http2.send_headers(stream, ends.badly(ends.BAD_TIMEOUT, (), True), end_stream=True)
+            return None
+        if not seconds:
+            self.http2.send_headers(stream, ends.badly(ends.DEADLINE_EXCEEDED, (), True), end_stream=True)
+            return None
+        return self.now + seconds
+
+    def _call(
+        self,
+        method: Callable[[RequestHead, Buffer, Reply], Cancel],
+        head: RequestHead,
+        call: UnaryCall,
+        message: Buffer,
+    ) -> None:
+        self.calls += 1
+        try:
+            cancel = method(head, message, call)
+        except (Exception, asyncio.CancelledError) as error:
+            # Methods do not raise. If one does, the client must not see it.
+            call(failure_of(error, during=head.method))
+            return
+        if call.stream is not None and cancel is not nothing_to_cancel:
+            call.cancel = cancel
+            self._watch_deadline(call)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def _watch_deadline(self, call: Call) -> None:
+        if call.deadline < self.next_deadline:
+            self.next_deadline = call.deadline
+            self._hub.wake_for(self, call.deadline)
+
+    def expire(self, now: float) -> None:
+        """Cut off the calls whose deadline has passed."""
+        self.now = now
+        self.next_deadline = inf
+        for call in self.open_calls():
+            if call.deadline <= now:
+                call.cut(ends.DEADLINE_EXCEEDED)
+        for call in self.open_calls():
+            self._watch_deadline(call)
+
+    def look(self, now: float) -> None:
+        """See whether the peer keeps to the times it has."""
+        self.now = now
+        limits, http2 = self.limits, self.http2
+        waiting_since = http2.waiting_since
+        if now - self._said_all_at > limits.linger or now - self._paused_at > limits.blocked:
+            self.abort()
+        elif waiting_since is not None and now - waiting_since > limits.half_frame:
+            http2.close(ErrorCode.ENHANCE_YOUR_CALM, "what has begun to come did not come whole in time")
+        elif now - http2.last_received <= limits.silence:
+            self._pinged_at = inf
+        elif self._pinged_at == inf:
+            self._pinged_at = now
+            http2.ping(_PING)
+        elif now - self._pinged_at > limits.pong:
+            self.abort()
+        for call in list(self.half):
+            if call.overdue(now):
+                call.cut(ends.TOO_SLOW)
+        self.account()
+        if http2.output or http2.finished:
+            self.touch()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def open_calls(self) -> list[Call]:
+        """Those that have not ended."""
+        calls = [stream.context for stream in self.http2.streams.values()]
+        return [call for call in calls if call is not None and call.stream is not None]
+
+    def shutdown(self) -> None:
+        """Take no new calls, after those that are on their way. A second time: really none."""
+        self.http2.shutdown()
+        self.touch()
+
+    def stop(self) -> None:
+        """End all calls, and the connection."""
+        self.now = time.monotonic()
+        for call in self.open_calls():
+            call.cut(ends.STOPPED)
+        self.flush()
+        self.http2.close(ErrorCode.NO_ERROR, "the server has stopped")
+        self.flush()
+
+    def shed(self) -> None:
+        """End the connection, which holds too much."""
+        self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, "the server holds too much for this connection")
+        self.touch()
+        self.account()
+
+    def abort(self) -> None:
+        """Close without a word: nobody would read it."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def peer_name(address: object) -> str:
+    """A socket's address as gRPC writes it: `ipv4:127.0.0.1:50051`, `ipv6:%5B::1%5D:50051`."""
+    match address:
+        case (str() as host, int() as port):
+            return f"ipv4:{host}:{port}"
+        case (str() as host, int() as port, int(), int()):
+            return f"ipv6:{quote(f'[{host}]', safe=':')}:{port}"
+        case _:
+            return ""

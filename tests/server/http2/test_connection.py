@@ -1,0 +1,272 @@
+"""A connection's life: its beginning, its answers, its end, and what it tells a driver's timers."""
+
+import pytest
+
+from penstock_server.http2.connection import ConnectionSettings, Phase
+from penstock_server.http2.errors import ErrorCode
+from penstock_server.http2.frames import PREFACE, Flag, FrameType, Setting, frame, ping, settings_frame, window_update
+from penstock_server.http2.limits import Limits
+from penstock_server.http2.streams import State
+from tests.server.http2.peers import (
+    RESPONSE,
+    TRAILERS,
+    VARYING,
+    Frame,
+    Recorder,
+    data,
+    headers,
+    opened,
+    request,
+    reset,
+)
+
+ACK = Frame(FrameType.SETTINGS, Flag.ACK, 0, b"")
+
+
+def goaways(server: Recorder) -> list[tuple[int, ErrorCode]]:
+    sent = (each for each in server.frames() if each.kind is FrameType.GOAWAY)
+    return [(int.from_bytes(each.payload[:4], "big"), each.code) for each in sent]
+
+
+def test_the_first_words() -> None:
+    """SETTINGS with our limits, the connection's window, and the ACK of the peer's SETTINGS; nothing before its
+    preface."""
+    server = Recorder(ConnectionSettings(stream_window=100_000, connection_window=200_000))
+    assert not server.connection.output
+    server.receive(PREFACE)
+    assert server.connection.phase.name == "SETTINGS"
+    own, window = server.frames()
+    settings = {int.from_bytes(own.payload[at : at + 2], "big"): own.payload[at + 2 : at + 6] for at in range(0, 18, 6)}
+    assert {name: int.from_bytes(value, "big") for name, value in settings.items()} == {
+        Setting.MAX_CONCURRENT_STREAMS: 256,
+        Setting.INITIAL_WINDOW_SIZE: 100_000,
+        Setting.MAX_HEADER_LIST_SIZE: 16_384,
+    }
+    assert window == Frame(FrameType.WINDOW_UPDATE, 0, 0, (200_000 - 65_535).to_bytes(4, "big"))
+    server.receive(settings_frame({}))
+    assert server.frames() == [ACK]
+    assert server.connection.phase is Phase.OPEN
+    assert not server.connection.settings_acknowledged
+    server.receive(frame(FrameType.SETTINGS, Flag.ACK, 0))
+    assert server.connection.settings_acknowledged
+
+
+@pytest.mark.parametrize("size", [65_534, 2**31])
+def test_windows_have_bounds(size: int) -> None:
+    """The peer may send 65,535 bytes before it has heard of a smaller window."""
+    with pytest.raises(ValueError, match="a window is"):
+        ConnectionSettings(stream_window=size)
+    with pytest.raises(ValueError, match="a window is"):
+        ConnectionSettings(connection_window=size)
+
+
+def test_http1_gets_a_readable_answer() -> None:
+    """Somebody who points curl at the port reads why it does not work."""
+    server = Recorder()
+    server.receive(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = server.written()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-length: %d" % len(body) in head
+    assert b"gRPC" in body
+    assert server.connection.finished
+    assert server.closed is not None
+
+
+def test_garbage_gets_goaway() -> None:
+    """A TLS client on a port without TLS, for one: SETTINGS first, as always, then PROTOCOL_ERROR."""
+    server = Recorder()
+    server.receive(b"\x16\x03\x01\x02\x00\x01")
+    settings, goaway = server.frames()
+    assert (settings.kind, goaway.kind, goaway.code) == (FrameType.SETTINGS, FrameType.GOAWAY, ErrorCode.PROTOCOL_ERROR)
+
+
+def test_a_unary_call() -> None:
+    """The whole response is HEADERS, DATA and HEADERS with END_STREAM, and the stream is forgotten."""
+    server = opened()
+    server.receive(request(1, b"question"))
+    seen = server.streams[1]
+    assert (bytes(seen.data), seen.ended, server.at_once) == (b"question", True, 1)
+    server.connection.respond(seen.stream, RESPONSE, (b"\0\0\0\0\6", b"answer"), TRAILERS)
+    assert server.frames() == [
+        Frame(FrameType.HEADERS, Flag.END_HEADERS, 1, RESPONSE.block),
+        Frame(FrameType.DATA, 0, 1, b"\0\0\0\0\6answer"),
+        Frame(FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, 1, TRAILERS.block),
+    ]
+    statistics = server.connection.statistics()
+    assert (statistics.requests, statistics.requests_at_once, statistics.responses_at_once) == (1, 1, 1)
+    assert (statistics.streams, statistics.held_bytes) == (0, 0)
+
+
+def test_the_window_update_of_grpcio_keeps_the_short_path() -> None:
+    """It sends one between HEADERS and DATA; the stream's window grows by it."""
+    server = opened()
+    server.receive(headers(1) + window_update(1, 5) + data(1, b"abc", end=True))
+    assert server.at_once == 1
+    assert server.streams[1].stream.send_window == 65_540
+
+
+def test_the_varying_field_is_beside_the_head() -> None:
+    """It is not in what is interpreted, so one interpretation serves all its values."""
+    server = opened()
+    fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/b")]
+    for number in range(4):
+        server.receive(headers(2 * number + 1, [*fields, (VARYING, b"%dm" % number)]))
+    assert [seen.varying for seen in server.streams.values()] == [b"0m", b"1m", b"2m", b"3m"]
+    assert all(seen.head == fields for seen in server.streams.values())
+    assert server.interpreted == 1
+
+
+def test_a_late_answer_does_nothing() -> None:
+    """The layer above may answer a stream that has been reset, or answer twice."""
+    server = opened()
+    server.receive(request(1), request(3), headers(5), reset(1))
+    connection = server.connection
+    assert server.streams[1].reset == ErrorCode.CANCEL
+    connection.respond(server.streams[3].stream, RESPONSE, (b"x",), TRAILERS)
+    connection.reset(server.streams[5].stream, ErrorCode.INTERNAL_ERROR)
+    server.written()
+    for seen in server.streams.values():
+        connection.respond(seen.stream, RESPONSE, (b"x",), TRAILERS)
+        connection.send_headers(seen.stream, RESPONSE)
+        assert not connection.send_data(seen.stream, (b"x",))
+        connection.end(seen.stream, TRAILERS)
+        connection.reset(seen.stream, ErrorCode.CANCEL)
+        connection.consumed(seen.stream, 3)
+    assert not connection.output
+
+
+def test_an_early_end_stops_the_request() -> None:
+    """A response that ends before its request: RST_STREAM with NO_ERROR behind it, and what is on its way is
+    ignored."""
+    server = opened()
+    server.receive(headers(1) + data(1, b"abc"))
+    server.connection.send_headers(server.streams[1].stream, TRAILERS, end_stream=True)
+    ended, stopped = server.frames()
+    assert (ended.kind, ended.flags) == (FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM)
+    assert (stopped.kind, stopped.code) == (FrameType.RST_STREAM, ErrorCode.NO_ERROR)
+    server.receive(data(1, bytes(9000)) + data(1, b"def") + headers(1, [(b"a", b"b")], end=True))
+    assert bytes(server.streams[1].data) == b"abc"
+    assert server.closed is None
+
+
+def test_an_end_without_trailers() -> None:
+    """An empty DATA frame ends the stream."""
+    server = opened()
+    server.receive(request(1))
+    server.connection.send_headers(server.streams[1].stream, RESPONSE)
+    server.connection.end(server.streams[1].stream, None)
+    assert server.frames()[-1] == Frame(FrameType.DATA, Flag.END_STREAM, 1, b"")
+
+
+def test_pings() -> None:
+    """Theirs are answered with the same bytes, ours come back to the handler."""
+    server = opened()
+    server.receive(ping(b"12345678"))
+    server.connection.ping(b"abcdefgh")
+    assert server.frames() == [
+        Frame(FrameType.PING, Flag.ACK, 0, b"12345678"),
+        Frame(FrameType.PING, 0, 0, b"abcdefgh"),
+    ]
+    server.receive(ping(b"abcdefgh", ack=True))
+    assert server.pongs == [b"abcdefgh"]
+
+
+@pytest.mark.parametrize("by_ping", [True, False], ids=["the peer answers", "the timer ends it"])
+def test_draining(by_ping: bool) -> None:
+    """Two GOAWAYs: what was on its way when the first was sent is served, later streams are not."""
+    server = opened()
+    server.receive(request(1))
+    server.connection.shutdown()
+    first, asked = server.frames()
+    assert (first.payload[:4], first.code) == (b"\x7f\xff\xff\xff", ErrorCode.NO_ERROR)
+    server.receive(request(3))
+    if by_ping:
+        server.receive(ping(asked.payload, ack=True))
+    else:
+        server.connection.shutdown()
+    assert goaways(server) == [(3, ErrorCode.NO_ERROR)]
+    server.receive(request(5), data(5, b"x"), reset(5))
+    server.connection.shutdown()
+    assert (list(server.streams), server.pongs, server.connection.output) == ([1, 3], [], [])
+    for number in (1, 3):
+        assert not server.connection.finished
+        server.connection.respond(server.streams[number].stream, RESPONSE, (b"x",), TRAILERS)
+    assert server.connection.finished
+    assert server.closed is None
+
+
+def test_close_and_lost() -> None:
+    """Both tell every open stream and then the handler, once; only `close` has something to say to the peer."""
+    for how in ("close", "lost"):
+        server = opened()
+        server.receive(headers(1), request(3))
+        getattr(server.connection, how)()
+        assert [seen.reset for seen in server.streams.values()] == [ErrorCode.CANCEL] * 2
+        assert server.closed is not None
+        assert goaways(server) == ([(3, ErrorCode.NO_ERROR)] if how == "close" else [])
+        server.connection.close()
+        server.connection.lost()
+        server.connection.shutdown()
+        assert not server.connection.output
+
+
+def test_too_many_streams_are_refused() -> None:
+    """REFUSED_STREAM says that a retry is safe; the header block of a refused stream still counts for the next."""
+    server = opened(ConnectionSettings(limits=Limits(concurrent_streams=2)))
+    server.receive(request(1), headers(3), request(5), headers(7))
+    refused = server.frames()
+    assert [(each.stream_id, each.code) for each in refused] == [
+        (5, ErrorCode.REFUSED_STREAM),
+        (7, ErrorCode.REFUSED_STREAM),
+    ]
+    server.receive(data(7, b"late"))
+    server.connection.respond(server.streams[1].stream, RESPONSE, (b"x",), TRAILERS)
+    server.receive(request(9))
+    assert list(server.streams) == [1, 3, 9]
+    assert server.connection.statistics().refused == 2
+
+
+def test_who_keeps_us_waiting() -> None:
+    """`waiting_since` is when the peer began what it has not finished, and progress sets it anew."""
+    server = Recorder(now=10.0)
+    connection = server.connection
+
+    def after(now: float, *reads: bytes) -> float | None:
+        server.now = now
+        server.receive(*reads)
+        return connection.waiting_since
+
+    assert connection.waiting_since == 10.0
+    assert after(11.0, PREFACE[:5]) == 10.0
+    assert after(12.0, PREFACE[5:]) == 10.0
+    assert after(13.0, settings_frame({})) is None
+    assert after(14.0, headers(1)[:20]) == 14.0
+    assert after(15.0, headers(1)[20:25]) == 14.0
+    assert after(16.0, headers(1)[25:] + data(1, b"abc")[:5]) == 16.0
+    assert after(17.0, data(1, b"abc")[5:]) is None
+    assert after(18.0, frame(FrameType.HEADERS, 0, 3, b"")) == 18.0
+    assert connection.last_received == 18.0
+
+
+def test_who_has_stalled() -> None:
+    """Streams whose request has not gone on since then; those that are answered or ended do not count."""
+    server = opened()
+    server.now = 1.0
+    server.receive(headers(1), headers(3), request(5), headers(7, end=True))
+    server.now = 2.0
+    server.receive(data(3, b"x"))
+    assert [stream.id for stream in server.connection.stalled(before=1.5)] == [1]
+    assert [stream.id for stream in server.connection.stalled(before=2.5)] == [1, 3]
+    assert server.connection.stalled(before=1.0) == []
+
+
+def test_the_state_can_be_printed() -> None:
+    """Each object says where it is."""
+    server = opened(consumes=False)
+    server.receive(headers(1) + data(1, b"abc"))
+    stream = server.streams[1].stream
+    assert repr(server.connection) == "<Connection open: 1 streams, 3 bytes held>"
+    assert repr(stream) == "<Stream 1 OPEN>"
+    assert repr(stream.inbox) == "<Inbox: 1048573 of 1048576 left, 3 unconsumed>"
+    assert stream.state is State.OPEN

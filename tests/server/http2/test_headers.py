@@ -1,0 +1,260 @@
+"""Header blocks: the caches against the hpack library, block by block."""
+
+import random
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hpack import Decoder, Encoder, HPACKError
+from hpack.hpack import encode_integer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server.http2.errors import ConnectionFault, ErrorCode, StreamFault
+from penstock_server.http2.fields import Headers, check_request
+from penstock_server.http2.headers import HeaderBlock, HeaderDecoder
+from penstock_server.http2.limits import Limits
+from tests.server.http2.peers import REQUEST, VARYING, literal
+
+# What grpcio 1.85.1 sent on one connection, recorded: three calls, one with a timeout of 30 s, two more with the same
+# (rounded), two with metadata of their own, and three with timeouts that differ.
+GRPCIO = [
+    bytes.fromhex(each)
+    for each in (
+        "40053a706174682a2f696e666572656e63652e47525043496e666572656e6365536572766963652f4d6f64656c496e666572"
+        "400a3a617574686f726974790f3132372e302e302e313a34373739378386400c636f6e74656e742d74797065106170706c69"
+        "636174696f6e2f677270634002746508747261696c6572734014677270632d6163636570742d656e636f64696e6717696465"
+        "6e746974792c206465666c6174652c20677a6970400a757365722d6167656e7430677270632d707974686f6e2f312e38352e"
+        "3120677270632d632f35382e302e3020286c696e75783b2063687474703229",
+        "c3c28386c1c0bfbe",
+        "c3c28386c1c0bfbe",
+        "c3c28386c1c0bf400c677270632d74696d656f75740633303130306dbf",
+        "c4c38386c2c1c0bebf",
+        "c4c38386c2c1c0bebf",
+        "c4c38386c2c1c0bebf000c782d726571756573742d69640130",
+        "c4c38386c2c1c0bebf000c782d726571756573742d6964053132333435",
+        "c4c38386c2c1c0400c677270632d74696d656f7574043330316dc0",
+        "c5c48386c3c2c1400c677270632d74696d656f7574043331316dc1",
+        "c6c58386c4c3c2400c677270632d74696d656f7574043332316dc2",
+    )
+]
+
+
+def decoder(limits: Limits | None = None) -> HeaderDecoder[Headers]:
+    return HeaderDecoder(lambda headers: headers, VARYING, limits or Limits())
+
+
+Outcome = tuple[str, Headers, bytes | None]
+
+
+def expected(library: Decoder, block: bytes) -> Outcome:
+    """What the library and the rules of RFC 9113 say."""
+    try:
+        headers = [(name, value) for name, value in library.decode(block, raw=True)]
+    except HPACKError:
+        return "undecodable", [], None
+    try:
+        check_request(headers)
+    except StreamFault:
+        return "malformed", [], None
+    timeouts = [value for name, value in headers if name == VARYING]
+    return "fine", [header for header in headers if header[0] != VARYING], timeouts[-1] if timeouts else None
+
+
+def actual(caches: HeaderDecoder[Headers], block: bytes) -> Outcome:
+    try:
+        head, varying, _ = caches.request(block)
+    except ConnectionFault:
+        return "undecodable", [], None
+    except StreamFault:
+        return "malformed", [], None
+    return "fine", head, varying
+
+
+def hold_against_library(blocks: Iterable[bytes]) -> HeaderDecoder[Headers]:
+    """Decode both ways, up to the first block that ends a connection, and compare tables as well."""
+    caches, library = decoder(), Decoder(4 * Limits().header_list_bytes)
+    for block in blocks:
+        want = expected(library, block)
+        assert actual(caches, block) == want, block.hex()
+        if want[0] == "undecodable":
+            break
+        assert caches._table.dynamic_entries == library.header_table.dynamic_entries
+        assert caches._used == library.header_table._current_size
+        assert len(caches._live) == len(library.header_table.dynamic_entries)
+    return caches
+
+
+def test_what_grpcio_sends() -> None:
+    """Recorded blocks: the heads are right, and those that follow a known form do not go to the library."""
+    caches = hold_against_library(GRPCIO)
+    assert (caches.hits, caches.template_hits, caches.misses) == (2, 4, 5)
+
+
+class Client:
+    """An encoder that may use everything that HPACK has, right or wrong, by the choices of a random generator."""
+
+    def __init__(self, seed: int, wrong: float = 0.0) -> None:
+        self.random = random.Random(seed)
+        self.wrong = wrong
+        self.inserted: list[tuple[bytes, bytes]] = []
+        self.encoder = Encoder()
+        self.paths = [b"/a.B/C", b"/a.B/D"]
+
+    def blocks(self, count: int) -> list[bytes]:
+        return [self.block() for _ in range(count)]
+
+    def block(self) -> bytes:
+        fields = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", self.random.choice(self.paths)),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+            (b"user-agent", b"grpc/1.%d" % self.random.randrange(3)),
+        ]
+        for name, share in ((VARYING, 0.7), (b"x-id", 0.2), (b"content-length", 0.05), (VARYING, 0.03)):
+            if self.random.random() < share:
+                fields.append((name, b"%d" % self.random.randrange(10 if self.random.random() < 0.2 else 10**6)))
+        if self.random.random() < 0.05:
+            fields.append((b"x-long", bytes(self.random.choices(b"abc", k=self.random.randrange(4200)))))
+        if self.random.random() < self.wrong:
+            fields.append(self.random.choice([(b"Upper", b"x"), (b"a", b" x"), (b":path", b"/"), (VARYING, b"1\n")]))
+        if self.random.random() < 0.01:
+            self.encoder.header_table_size = self.random.choice([0, 200, 4096])
+        style = self.random.random()
+        if style < 0.3:  # only the library's way: everything indexed, names too, in Huffman's code
+            block = self.encoder.encode(fields, huffman=self.random.random() < 0.5)
+        else:
+            block = b"".join(self.field(name, value) for name, value in fields)
+            if self.encoder.header_table.resized:
+                block = self.encoder.encode([]) + block
+        if self.random.random() < self.wrong / 4:
+            at = self.random.randrange(len(block))
+            block = block[:at] + self.random.randbytes(self.random.randrange(3)) + block[at + 1 :]
+        return block
+
+    def field(self, name: bytes, value: bytes) -> bytes:
+        table = self.encoder.header_table
+        found = table.search(name, value)
+        choice = self.random.random()
+        if found is not None and found[2] is not None and name != VARYING and choice < 0.95:
+            index = encode_integer(found[0], 7)
+            index[0] |= 0x80
+            return bytes(index)
+        huffman = self.random.random() < 0.3
+        if choice < 0.1:
+            return literal(name, value, self.random.choice((0x00, 0x10)))
+        if choice < 0.2 and found is not None:
+            return bytes(encode_integer(found[0], 4)) + literal(b"", value)[2:]
+        if choice < 0.6:
+            table.add(name, value)
+            return literal(name, value, 0x40)
+        return self.encoder.add((name, value), False, huffman)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_caches_equal_the_library(seed: int) -> None:
+    """A long connection whose table is turned over many times: indices of two bytes, evictions, sizes that change."""
+    caches = hold_against_library(Client(seed).blocks(300))
+    assert caches.template_hits > 15
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_caches_equal_the_library_on_nonsense(seed: int) -> None:
+    """Malformed lists and broken blocks among them, until the connection dies."""
+    hold_against_library(Client(seed, wrong=0.1).blocks(200))
+
+
+PIECES = st.one_of(
+    st.integers(0x80, 0xFE).map(lambda byte: bytes((byte,))),
+    st.integers(0, 140).map(lambda more: b"\xff" + bytes(encode_integer(more, 8))),
+    st.builds(literal, st.sampled_from([b"a", VARYING, b"te"]), st.binary(max_size=3), st.sampled_from([0, 16, 64])),
+    st.builds(lambda index, value: bytes((index, len(value))) + value, st.integers(0, 127), st.binary(max_size=60)),
+    st.binary(max_size=3),
+)
+
+
+@given(st.lists(st.lists(PIECES, max_size=5).map(b"".join), max_size=30))
+def test_any_blocks(blocks: list[bytes]) -> None:
+    """Blocks of any pieces, behind what makes them a request."""
+    start = b"".join(literal(name, value, 0x40) for name, value in REQUEST)
+    hold_against_library([start, *(b"\x83\x86\x84" + block for block in blocks)])
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=200), st.binary(max_size=300)), max_size=6))
+def test_what_we_send_is_decoded_by_the_library(fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """A header block is its fields, and leaves the reader's table alone."""
+    library = Decoder()
+    block = HeaderBlock(fields)
+    assert list(library.decode(block.block, raw=True)) == list(fields)
+    assert list(library.decode(block.with_table_size_update().block, raw=True)) == list(fields)
+    assert not library.header_table.dynamic_entries
+
+
+def test_common_fields_are_short() -> None:
+    """What the static table has is a byte, and its names are not spelled out."""
+    assert HeaderBlock([(b":status", b"200")]).block == b"\x88"
+    assert HeaderBlock([(b"content-type", b"a")]).block == b"\x0f\x10\x01a"
+
+
+def test_a_long_block_goes_out_in_continuations() -> None:
+    """No frame is larger than the smallest limit that a peer may have."""
+    block = HeaderBlock([(b"a", b"x" * 40_000)])
+    parts = block.parts(b"\0\0\0\x05", True)
+    assert [len(part) for part in parts[2::3]] == [16_384, 16_384, len(block.block) - 32_768]
+    assert [part[3:5] for part in parts[::3]] == [b"\x01\x01", b"\x09\x00", b"\x09\x04"]
+    assert set(parts[1::3]) == {b"\0\0\0\x05"}
+    assert sum(len(part) for part in parts) == block.size
+
+
+def test_one_interpretation_for_many_blocks() -> None:
+    """With nothing but the varying field new, a head is interpreted once and is the same object."""
+    caches = hold_against_library(GRPCIO[:3])
+    first, second, third = (caches.request(block) for block in (GRPCIO[2], GRPCIO[2], GRPCIO[3]))
+    assert first[0] is second[0] is not third[0]
+    caches = hold_against_library(GRPCIO[:8])
+    first, second, third = (caches.request(block) for block in GRPCIO[8:])
+    assert first[0] is second[0] is third[0]
+    assert [first[1], second[1], third[1]] == [b"301m", b"311m", b"321m"]
+
+
+def test_caches_are_bounded() -> None:
+    """However many different blocks come, what is remembered stays small."""
+    caches = decoder()
+    base = b"\x83\x86\x84"
+    for number in range(400):
+        value = b"%d" % number
+        caches.request(base + literal(b"x", value))
+        caches.request(base + literal(b"x" + value, value, 0x40))
+        caches.request(base + literal(b"x" + value, value) + b"\xbe")
+        caches.request(base + literal(VARYING, value * 9))
+        assert len(caches.blocks) <= 128
+        assert len(caches._templates) <= 128
+        assert len(caches._numbers) <= 192
+        assert len(caches._huffman) <= 128
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_list_that_is_too_long(at_once: bool) -> None:
+    """It ends its stream, also by way of a template; one that is far too long ends the connection."""
+    caches = decoder(Limits(header_list_bytes=400))
+    base = b"\x83\x86\x84"
+    if not at_once:
+        caches.request(base + literal(VARYING, b"1"))
+    with pytest.raises(StreamFault) as caught:
+        caches.request(base + literal(VARYING, b"1" * 300))
+    assert caught.value.code == ErrorCode.ENHANCE_YOUR_CALM
+    assert caches.request(base + literal(VARYING, b"2"))[1] == b"2"
+    with pytest.raises(ConnectionFault) as fault:
+        caches.request(base + literal(b"a", b"1" * 1600))
+    assert fault.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_bomb_of_indices() -> None:
+    """A small block that stands for a huge list is stopped by the library (4 KiB, referred to 1,000 times)."""
+    caches = decoder()
+    big = b"\x83\x86\x84" + literal(b"a", b"x" * 4000, 0x40)
+    caches.request(big)
+    with pytest.raises(ConnectionFault) as caught:
+        caches.request(b"\x83\x86\x84" + b"\xbe" * 1000)
+    assert caught.value.code == ErrorCode.ENHANCE_YOUR_CALM
