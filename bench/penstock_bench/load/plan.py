@@ -133,6 +133,20 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
         """As gRPC takes it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def sockets(self) -> int:
+        """Connections that are made. HTTP/1.1 needs one for each request in flight."""
+        if self.http is not None and isinstance(self.load, ClosedLoop):
+            return self.load.concurrency
+        return self.connections
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests that may be without an answer at once."""
+        if isinstance(self.load, ClosedLoop):
+            return self.load.concurrency
+        return self.in_flight if self.http is None else self.connections
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -179,7 +193,7 @@ def _contradictions(plan: LoadPlan) -> list[str]:
     unless(0 < plan.seconds < 1e6, "the seconds of a run are more than 0")
     unless(0 <= plan.warmup < 1e6, "the warm-up is 0 or more seconds")
     unless(plan.processes >= 1, "there is at least one process")
-    unless(plan.connections >= plan.processes, "each process needs a connection: give more connections")
+    unless(plan.sockets >= plan.processes, "each process needs a connection: give more connections")
     unless(plan.variants >= 1, "there is at least one variant of a request")
     unless(plan.in_flight >= plan.connections, "each connection must be allowed a request in flight")
     for item in plan.mix:
