@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from penstock_server.cli.plots import Chart, Line, Table, bars, page, svg
+from penstock_bench.plots import Chart, Line, Table, bars, page, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
