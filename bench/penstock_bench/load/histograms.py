@@ -60,8 +60,11 @@ def merged(parts: Iterable[Latency | None]) -> Latency | None:
 
 
 def quantiles(latency: Latency, wanted: Sequence[float]) -> list[float]:
-    """Other quantiles, in seconds, out of the histogram that a Latency carries."""
-    histogram = _decode(latency.histogram)
+    """Other quantiles, in seconds, out of the histogram that a Latency carries. Raises ValueError if there is none."""
+    try:
+        histogram = _decode(latency.histogram)
+    except Exception as error:  # its own and those of base64, zlib and struct: the file was changed by somebody
+        raise ValueError(f"this is no histogram: {error}") from None
     return [histogram.get_value_at_percentile(100 * each) / 1e6 for each in wanted]
 
 
