@@ -73,6 +73,14 @@ class Target:
     ) -> None:
         self._client.close()
 
+    def name(self) -> str:
+        """What the server calls itself, with its version; its address if it does not say."""
+        try:
+            found = self._client.server_metadata()
+        except InferenceError:
+            return self._plan.target
+        return f"{found.name} {found.version}".strip() or self._plan.target
+
     def signatures(self) -> list[Signature]:
         """Of each item of the mix."""
         return [self._signature(item) for item in self._plan.mix]

@@ -11,6 +11,7 @@
 What comes out is JSON, an object a line. Moments are of CLOCK_MONOTONIC, which the processes of a machine share.
 """
 
+import io
 import os
 import signal
 import sys
@@ -36,6 +37,8 @@ from penstock_bench.load.unary import UnaryChannel
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+INTERRUPTED = "it was interrupted"
+"""Why a load ended that Ctrl-C has cut off."""
 _IDS_EACH = 100_000_000
 _TIMEOUTS = 4096
 
@@ -234,8 +237,9 @@ def _milliseconds(seconds: float, most: float) -> bytes:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says what is to be done
-    source = sys.stdin.buffer
-    order = msgspec.msgpack.decode(source.read(int(source.readline())), type=Order)
+    # Without a buffer: a "stop" right behind the "go" must still be seen by the selector.
+    source = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - it is the process's
+    order = msgspec.msgpack.decode(_read(source, int(source.readline())), type=Order)
     try:
         job = Job(order)
         _say(Ready())
@@ -248,6 +252,15 @@ def main() -> None:
         _say(Failed(str(error)))
     except (MemoryError, OSError) as error:
         _say(Failed(f"the generator failed: {error}"))
+
+
+def _read(source: io.FileIO, size: int) -> bytes:
+    """So many bytes, or fewer at the end of the file."""
+    parts: list[bytes] = []
+    while size > 0 and (part := source.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _say(word: Word) -> None:

@@ -31,6 +31,7 @@ _ANSWER = pb.ModelInferResponse(
 ).SerializeToString()
 _TENSOR = pb.ModelMetadataResponse.TensorMetadata
 OTHERS = {
+    "ServerMetadata": pb.ServerMetadataResponse(name="stub", version="1"),
     "ModelMetadata": pb.ModelMetadataResponse(
         name="stub",
         versions=["1"],
