@@ -9,6 +9,7 @@ from typing import cast
 import typer
 
 from penstock_bench.commands.load import load
+from penstock_bench.commands.report import report
 from penstock_bench.output import complain
 from penstock_bench.peers.command import peers
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command()(load)
+app.command()(report)
 app.command()(peers)
 
 
