@@ -2,7 +2,8 @@
 
 Bare non-blocking sockets and one selector, no event loop: a pass reads what has come, lets each channel begin what has
 room, and writes once for each connection. Waiting for the next request that is due is done with `select.select` on the
-selector itself, since that takes microseconds where epoll takes milliseconds.
+selector itself, since that takes microseconds where epoll takes milliseconds. uvloop would cost the same CPU where a
+read has many answers (2.8 us a request), and a tenth less where it has one (14 of 16 us), but waits in milliseconds.
 """
 
 import select
@@ -61,6 +62,8 @@ class Engine:
         self._ledger = ledger
         self._selector = selectors.DefaultSelector()
         self._wires: list[_Wire] = []
+        self._touched: list[_Wire] = []
+        """Those that may have room now, or something to write."""
         self._turn = 0
         self._stopped = False
         self._full = False
@@ -87,7 +90,8 @@ class Engine:
     def _connect(self) -> None:
         self._wires.append(wire := _Wire(connect(self._plan), self._make(), time.monotonic()))
         self._selector.register(wire.sock, selectors.EVENT_READ, wire)
-        self._flush(wire)
+        self._touched.append(wire)
+        self._write()
 
     def _begin(self) -> None:
         """Wait until all servers have said their settings."""
@@ -97,6 +101,7 @@ class Engine:
             if now > until:
                 raise LoadError(f"{self._plan.target} accepts connections and does not speak HTTP/2")
             self._pass(until - now)
+            self._write()
             if self.lost:
                 raise LoadError(f"{self._plan.target}: {self.lost}")
 
@@ -105,6 +110,7 @@ class Engine:
         self._selector.unregister(wire.sock)
         wire.sock.close()
         self._wires.remove(wire)
+        self._touched = [each for each in self._touched if each is not wire]
         if now >= self._ledger.end:
             return
         if not wire.channel.ready or now - wire.opened < _RECONNECT_SECONDS:
@@ -130,6 +136,7 @@ class Engine:
     def run(self, pace: Pace, start: float, tick: Callable[[float], None]) -> float:
         """Perform the load from this moment on. Returns the moment of its end."""
         self._pace = pace
+        self._touched = list(self._wires)
         now = time.monotonic()
         while now < start and not self._stopped:
             self._pass(start - now)
@@ -156,6 +163,7 @@ class Engine:
             if now >= until:
                 break
             self._pass(min(until - now, _TICK))
+            self._write()
         for wire in self._wires:
             wire.sock.close()
         self._selector.close()
@@ -165,12 +173,17 @@ class Engine:
         if self._pace.spread:
             self._fill_in_turn(now)
         else:
-            for wire in self._wires:
+            for wire in self._touched:
                 if (room := wire.channel.room()) > 0:
                     start, requests = wire.channel.start, self._requests
                     for due in self._pace.take(now, room):
                         start(due, *next(requests))
-        for wire in self._wires:
+        self._write()
+
+    def _write(self) -> None:
+        """Once for each connection that has something to say."""
+        touched, self._touched = self._touched, []
+        for wire in touched:
             if wire.channel.output:
                 self._flush(wire)
 
@@ -178,7 +191,8 @@ class Engine:
         count, without, waited, self._full = len(self._wires), 0, self._full, True
         while without < count:
             self._turn = (self._turn + 1) % count
-            channel = self._wires[self._turn].channel
+            wire = self._wires[self._turn]
+            channel = wire.channel
             if channel.room() <= 0:
                 without += 1
                 continue
@@ -188,6 +202,7 @@ class Engine:
                 return
             without = 0
             channel.start(due[0], *next(self._requests))
+            self._touched.append(wire)
             if not waited:
                 self.lateness += now - due[0]
                 self.in_turn += 1
@@ -203,6 +218,7 @@ class Engine:
             if isinstance(key.data, _Wire):
                 if events & selectors.EVENT_WRITE:
                     self._flush(key.data)
+                    self._touched.append(key.data)
                 if events & selectors.EVENT_READ:
                     self._read(key.data)
             elif key.data():
@@ -227,8 +243,8 @@ class Engine:
         # A connection that takes nothing new still has answers to give.
         if channel.closed and not channel.in_flight:
             self._replace(wire, time.monotonic())
-        elif channel.output:
-            self._flush(wire)
+        else:
+            self._touched.append(wire)
 
     def _flush(self, wire: _Wire) -> None:
         """Write what the channel has to say, or what the socket takes of it."""

@@ -58,6 +58,8 @@ class Behaviour:
     stall_at: float = float("inf")
     """Seconds after the start at which everything stands still, once."""
     stall_for: float = 0.0
+    drop_at: float = float("inf")
+    """Seconds after the start at which it closes one connection that is in use."""
     die_after: int = 10**12
     """Answers after which it closes everything."""
     settings: bytes = b""
@@ -143,6 +145,7 @@ def serve(listener: socket.socket, behaviour: Behaviour, stop: threading.Event) 
     selector.register(listener, selectors.EVENT_READ)
     connections: dict[int, _Connection] = {}
     stall_at = time.monotonic() + behaviour.stall_at
+    drop_at = time.monotonic() + behaviour.drop_at
     while not stop.is_set():
         for key, _ in selector.select(0.05):
             if time.monotonic() > stall_at:
@@ -158,7 +161,9 @@ def serve(listener: socket.socket, behaviour: Behaviour, stop: threading.Event) 
                 continue
             try:
                 data = sock.recv(65536)
-                if data:
+                if time.monotonic() > drop_at and len(data) > 200:  # more than a client that asks a single thing
+                    drop_at = float("inf")
+                elif data:
                     sock.sendall(connections[sock.fileno()].receive(data))
                     if sum(one.answers for one in connections.values()) < behaviour.die_after:
                         continue

@@ -86,6 +86,17 @@ def test_a_server_that_stalls_once_shows_it() -> None:
 
 
 @pytest.mark.slow
+def test_a_connection_that_is_lost_is_made_again() -> None:
+    """What was in flight on it has failed; the load goes on with all its connections."""
+    with serving(Behaviour(drop_at=2.0)) as port:
+        found = run_load(plan(port, seconds=3.0, warmup=0.0))
+    assert not found.partial
+    assert set(found.failed) <= {"UNAVAILABLE"}
+    assert 1 <= sum(found.failed.values()) <= 8
+    assert found.sent == found.ok + sum(found.failed.values())
+
+
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_middle() -> None:
     """What was measured until then is reported as partial, with a reason."""
     with serving(Behaviour(die_after=2000)) as port:
