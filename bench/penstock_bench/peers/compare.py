@@ -13,6 +13,8 @@ from penstock_bench.peers.loads import Load, for_protocol
 from penstock_bench.peers.store import PeerResult
 from penstock_bench.results import Point, Series
 
+_NOT_MEASURED = "it was not measured"
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -58,13 +60,14 @@ class Group:
 def groups(
     results: Sequence[PeerResult], models: Sequence[str], loads: Sequence[Load], clients: Sequence[str], rounds: int
 ) -> list[Group]:
-    """The tables."""
-    return [
+    """The tables. One that nothing was measured for yet is left out."""
+    found = [
         Group(model, load, client, list(_rows(results, model, load, client, rounds)))
         for model in models
         for client in clients
         for load in loads
     ]
+    return [group for group in found if any(row.series.failure != _NOT_MEASURED for row in group.rows)]
 
 
 def _rows(results: Sequence[PeerResult], model: str, load: Load, client: str, rounds: int) -> Iterator[Row]:
@@ -93,7 +96,7 @@ def _rows(results: Sequence[PeerResult], model: str, load: Load, client: str, ro
             client=client,
             remark=remark,
             points=[median_of(good)] if len(good) > 1 else good,
-            failure=failure or ("" if good else "it was not measured"),
+            failure=failure or ("" if good else _NOT_MEASURED),
         )
         yield Row(result.name, series, ratio, len(good) < rounds)
 

@@ -20,7 +20,7 @@ _TRANSPORTS = re.compile(r"--transport\s+<([\w|]+)>")
 
 
 def transports() -> list[str]:
-    """Those that `penstock serve` offers, the default one first. Empty if there is no Penstock."""
+    """Those that `penstock serve` offers, the default one first. Raises PeerFailed if there is no Penstock."""
     try:
         shown = subprocess.run(
             [*_command(), "serve", "--help"],
@@ -29,11 +29,14 @@ def transports() -> list[str]:
             timeout=_HELP_SECONDS,
             env={**os.environ, **_path(), "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
             check=False,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    found = _TRANSPORTS.search(shown)
-    return [] if found is None else found[1].split("|")
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeerFailed(f"cannot be started: {error}") from None
+    found = _TRANSPORTS.search(shown.stdout)
+    if found is None:
+        lines = (shown.stderr or shown.stdout).strip().splitlines()
+        raise PeerFailed(f"cannot be started: {lines[-1] if lines else 'it said nothing'}")
+    return found[1].split("|")
 
 
 class Penstock:
@@ -58,11 +61,7 @@ class Penstock:
     def prepare(self) -> None:
         offered = transports()
         if self._transport not in offered:
-            raise PeerFailed(
-                f"this Penstock has no transport '{self._transport}'; it has {', '.join(offered)}"
-                if offered
-                else "there is no Penstock server in this Python"
-            )
+            raise PeerFailed(f"this Penstock has no transport '{self._transport}'; it has {', '.join(offered)}")
 
     def start(self, model: BenchModel) -> RunningPeer:
         self.stop()
