@@ -16,10 +16,18 @@ from penstock_server.cli.main import run
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "proto/**/*.md", "server/**/*.md", "clients/**/*.md", "tests/**/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "proto/**/*.md",
+        "server/**/*.md",
+        "clients/**/*.md",
+        "bench/**/*.md",
+        "tests/**/*.md",
+    )
     for page in REPOSITORY.glob(pattern)
 )
-COMMANDS = ("serve", "check", "infer", "simulate", "bench load", "demo", "version")
+COMMANDS = ("serve", "check", "infer", "simulate", "bench load", "bench peers", "demo", "version")
 REFERENCE = REPOSITORY / "docs" / "reference" / "command-line.md"
 # The pages for users, where an option that stands alone is one of Penstock's.
 MANUAL = [page for page in PAGES if page.parent == REPOSITORY or page.is_relative_to(REPOSITORY / "docs")]
@@ -101,7 +109,7 @@ def test_options_in_prose_exist(page: Path, options: dict[str, set[str]]) -> Non
     assert named - known == set()
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "infer", "simulate", "bench load"])
+@pytest.mark.parametrize("command", ["serve", "check", "infer", "simulate", "bench load", "bench peers"])
 def test_the_reference_lists_every_option(command: str, options: dict[str, set[str]]) -> None:
     """The table of a command has all its options and no others."""
     section = REFERENCE.read_text(encoding="utf-8").split(f"\n## penstock {command}\n")[1].split("\n## ")[0]
