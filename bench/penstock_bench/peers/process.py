@@ -20,6 +20,8 @@ from penstock_bench.peers.base import PeerFailed
 
 HOST = "127.0.0.1"
 _GRACE_SECONDS = 8.0
+_DYING_SECONDS = 5.0
+"""In which the kernel buries who was killed."""
 _TAIL = 3
 _LINE = 200
 
@@ -114,6 +116,7 @@ class ServerProcess:
                     time.sleep(0.05)
                 self._signal(signal.SIGKILL)
                 self._process.wait()
+                psutil.wait_procs(list(self._family.values()), timeout=_DYING_SECONDS)  # they are not our children
         finally:
             if self._process is not None and self._process.poll() is None:  # Ctrl-C, while it was waited for
                 self._signal(signal.SIGKILL)
