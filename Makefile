@@ -6,6 +6,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +23,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # The targets share one .venv and two cores: running them side by side would only confuse them.
 .NOTPARALLEL:
 
-.PHONY: help demo test lint types proto proto-check format bench fuzz wheel-check clean
+.PHONY: help demo test lint types proto proto-check format bench bench-peers fuzz wheel-check clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,8 +52,13 @@ format: $(TOOLS) ## format the code, and fix what ruff can fix
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: ## measure throughput and latency (comes with a later part)
-	@echo "Benchmarks come with a later part of Penstock: there is nothing to run yet."; exit 2
+bench: $(TOOLS) ## measure this Penstock shortly: three models, three loads, a minute or two (into build/bench)
+	@mkdir -p build/bench
+	@$(BIN)/penstock bench peers --only penstock --seconds 2s --results build/bench $(BENCH_ARGS)
+
+bench-peers: $(TOOLS) ## measure it beside Triton, mosec and KServe, which are installed for it (BENCH_ARGS=--all: and more)
+	@mkdir -p build/bench-peers
+	@$(BIN)/penstock bench peers --results build/bench-peers --resume $(BENCH_ARGS)
 
 fuzz: $(TOOLS) ## send the HTTP/2 connection nonsense, guided by its coverage (FUZZ_SECONDS=60)
 	@$(INSTALL) --group fuzz

@@ -16,10 +16,18 @@ from penstock_server.cli.main import run
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "proto/**/*.md", "server/**/*.md", "clients/**/*.md", "tests/**/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "proto/**/*.md",
+        "server/**/*.md",
+        "clients/**/*.md",
+        "bench/**/*.md",
+        "tests/**/*.md",
+    )
     for page in REPOSITORY.glob(pattern)
 )
-COMMANDS = ("serve", "check", "infer", "simulate", "demo", "version")
+COMMANDS = ("serve", "check", "infer", "simulate", "bench load", "bench peers", "demo", "version")
 REFERENCE = REPOSITORY / "docs" / "reference" / "command-line.md"
 # The pages for users, where an option that stands alone is one of Penstock's.
 MANUAL = [page for page in PAGES if page.parent == REPOSITORY or page.is_relative_to(REPOSITORY / "docs")]
@@ -27,7 +35,7 @@ MANUAL = [page for page in PAGES if page.parent == REPOSITORY or page.is_relativ
 _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
 def ids(page: object) -> str:
@@ -46,14 +54,14 @@ def _option_column(command: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
         shown = _help(command)
-    rows = re.findall(r"^[│|] +(?:\* +)?((?:--?[a-z-]+ +)+)", shown, re.MULTILINE)
+    rows = re.findall(r"^[│|] +(?:\* +)?((?:--?[a-z0-9-]+ +)+)", shown, re.MULTILINE)
     return "\n".join(rows)
 
 
 def _help(command: str) -> str:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        assert run([command, "--help"]) == 0
+        assert run([*command.split(), "--help"]) == 0
     return re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue())  # colours, where the environment forces them
 
 
@@ -86,7 +94,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_have_the_options_they_are_shown_with(page: Path, options: dict[str, set[str]]) -> None:
     """A command line in the documentation can be typed as it stands."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for command, rest in re.findall(r"\bpenstock (\w+)([^`\n]*)", text):
+    for command, rest in re.findall(r"\bpenstock ((?:bench )?\w+)([^`\n]*)", text):
         if command in options:
             unknown = set(_OPTION.findall(rest.partition(" # ")[0])) - options[command] - {"--help"}
             assert not unknown, f"penstock {command} has no {unknown}"
@@ -101,7 +109,7 @@ def test_options_in_prose_exist(page: Path, options: dict[str, set[str]]) -> Non
     assert named - known == set()
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "infer", "simulate"])
+@pytest.mark.parametrize("command", ["serve", "check", "infer", "simulate", "bench load", "bench peers"])
 def test_the_reference_lists_every_option(command: str, options: dict[str, set[str]]) -> None:
     """The table of a command has all its options and no others."""
     section = REFERENCE.read_text(encoding="utf-8").split(f"\n## penstock {command}\n")[1].split("\n## ")[0]

@@ -63,11 +63,16 @@ def test_make_alone_lists_every_target(folder: Path) -> None:
     assert set(described) == set(phony.removeprefix(".PHONY:").split())
 
 
-def test_bench_says_that_it_comes_later(folder: Path) -> None:
-    """A promise that is not kept yet is said, and is no success."""
-    done = make(folder, "bench")
-    assert done.returncode == 2
-    assert "come with a later part" in done.stdout
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [("bench", "penstock bench peers --only penstock"), ("bench-peers", "penstock bench peers --results")],
+)
+def test_the_benches_pass_arguments_on(folder: Path, target: str, command: str) -> None:
+    """What would be run is `penstock bench peers`, with what is given in BENCH_ARGS."""
+    done = make(folder, "--dry-run", target, "BENCH_ARGS=--model iris")
+    assert done.returncode == 0
+    assert command in done.stdout
+    assert "--model iris" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import typer
 
-from penstock_server.cli import check, demo, infer, serve, simulate, version
+from penstock_server.cli import bench, check, demo, infer, serve, simulate, version
 from penstock_server.cli.output import complain
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command(context_settings=serve.SETTINGS)(serve.serve)
 app.command()(check.check)
 app.command()(infer.infer)
 app.command()(simulate.simulate)
+app.command(context_settings=bench.SETTINGS)(bench.bench)
 app.command()(demo.demo)
 app.command()(version.version)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,12 +18,14 @@ from rich.table import Table
 from penstock_scheduler import PolicyName, Settings
 from penstock_server import __version__
 from penstock_server.app.trace import BadTrace, read_trace
-from penstock_server.cli import plots
 from penstock_server.cli.addresses import channel_options
 from penstock_server.cli.costs import Cost, fit, parse_cost, samples_of
 from penstock_server.cli.output import err, fail, out
 from penstock_server.cli.sweep import ArrivalKind, Outcome, Question, Report, runs, sweep
 from penstock_server.cli.values import BadValue
+
+if TYPE_CHECKING:  # loaded where something is drawn
+    from penstock_bench.plots import Chart
 
 _LOADS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.0)
 _INSTANCES, _MAX_BATCH = 1, 64
@@ -281,6 +283,8 @@ def _print(report: Report) -> None:
 
 
 def _print_bars(title: str, loads: Sequence[float], values: Mapping[str, Sequence[float]], top: float) -> None:
+    from penstock_bench import plots
+
     out.print(f"{title}, by load", style="bold", highlight=False)
     out.print(" " * 10 + " ".join(f"{_load(load):<5}" for load in loads), highlight=False)
     for name, line in values.items():
@@ -348,6 +352,8 @@ def _json(report: Report) -> str:
 
 
 def _page(report: Report) -> str:
+    from penstock_bench import plots
+
     tables = [
         plots.Table(
             f"Policy {name}",
@@ -363,7 +369,9 @@ def _lost(outcome: Outcome) -> str:
     return ", ".join(f"{name} {count}" for name, count in outcome.reasons.items())
 
 
-def _charts(report: Report) -> list[plots.Chart]:
+def _charts(report: Report) -> "list[Chart]":
+    from penstock_bench import plots
+
     x_label = "load (1 is the capacity)"
     goodput = plots.Chart(
         "Requests answered in time",

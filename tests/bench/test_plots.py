@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from penstock_server.cli.plots import Chart, Line, Table, bars, page, svg
+from penstock_bench.plots import LOOKS, Bar, BarChart, Chart, Line, Table, bar_svg, bars, page, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -74,10 +74,71 @@ def test_ticks_are_few_and_distinct(top: float, logarithmic: bool) -> None:
 
 
 def test_lines_differ_in_more_than_colour() -> None:
-    """Dash and marker, too."""
-    lines = [Line(str(style), [(1.0, 1.0)], style) for style in range(4)]
+    """Dash and marker, too, up to ten; then the first one comes again."""
+    lines = [Line(str(style), [(1.0, 1.0)], style) for style in range(LOOKS + 1)]
     root = ElementTree.fromstring(svg(Chart("", "", "", lines)))
-    assert len({line.attrib.get("stroke-dasharray") for line in root.findall(f"{SVG}polyline")}) == 4
+    drawn = root.findall(f"{SVG}polyline")
+    assert len({line.attrib.get("stroke-dasharray") for line in drawn}) == LOOKS == 10
+    assert drawn[LOOKS].attrib["class"] == drawn[0].attrib["class"]
+    markers = [e for e in root.findall(f"{SVG}path") if e.find(f"{SVG}title") is not None]
+    assert len({e.attrib["d"] for e in markers}) == LOOKS
+
+
+def test_a_long_legend_goes_on_in_the_next_row() -> None:
+    """Nothing of it leaves the picture, and the lines stay below it."""
+    lines = [Line(f"a server with a long name {number}", [(1.0, 1.0)], number) for number in range(10)]
+    root = ElementTree.fromstring(svg(Chart("", "", "", lines)))
+    names = [e for e in root.iter(f"{SVG}text") if (e.text or "").startswith("a server")]
+    assert all(float(e.attrib["x"]) + 7.2 * len(e.text or "") <= 640 for e in names)
+    lowest = max(float(e.attrib["y"]) for e in names)
+    grid = [e.attrib["d"] for e in root.iter(f"{SVG}path") if e.attrib["class"] == "grid"]
+    assert lowest < min(float(d.split()[1].split("H")[0]) for d in grid)
+
+
+def test_both_axes_may_be_logarithmic() -> None:
+    """Equal factors are equal steps; nothing that is not positive is drawn."""
+    corners = drawn(svg(chart((0.0, 5.0), (1.0, 10.0), (10.0, 10.0), (100.0, 10.0), logarithmic_x=True)))
+    assert len(corners) == 3
+    assert corners[1][0] - corners[0][0] == pytest.approx(corners[2][0] - corners[1][0], abs=0.2)
+
+
+def test_markers_may_be_few() -> None:
+    """One in so many points, beginning with the first; the line has all of them."""
+    line = Line("x", [(float(x), 1.0) for x in range(11)], every=5)
+    root = ElementTree.fromstring(svg(Chart("", "", "", [line])))
+    assert len([e for e in root.findall(f"{SVG}path") if e.find(f"{SVG}title") is not None]) == 3
+    assert len(drawn(svg(Chart("", "", "", [line])))) == 11
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    """Beside each other in the chart's order, with their spread."""
+    rows = [Bar("one", [50.0, 100.0], spread=(40.0, 60.0)), Bar("two & more", [25.0, None])]
+    root = ElementTree.fromstring(bar_svg(BarChart("t", "ms", rows, ["p50", "p99"])))
+    widths = [float(e.attrib["width"]) for e in root.findall(f"{SVG}rect")]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=0.2)
+    assert widths[2] == pytest.approx(widths[0] / 2, abs=0.2)
+    assert len([e for e in root.findall(f"{SVG}path") if e.attrib["class"] == "whisker"]) == 1
+    assert {"one", "two & more", "p50 50", "p99 100", "p50 25", "ms"} <= set(
+        labels(bar_svg(BarChart("t", "ms", rows, ["p50", "p99"])))
+    )
+
+
+@pytest.mark.parametrize("values", [[], [None], [0.0], [nan]])
+def test_a_bar_of_nothing_says_why(values: list[float | None]) -> None:
+    """What has no value has a note, and nothing breaks."""
+    row = Bar("name", values or [None], note="it did not start " * 10)
+    text = bar_svg(BarChart("t", "ms", [row] if values else []))
+    root = ElementTree.fromstring(text)
+    assert ("it did not" in "".join(root.itertext())) == bool(values)
+    shown = [e.text or "" for e in root.iter(f"{SVG}text")]
+    assert all(len(each) <= 80 for each in shown)
+
+
+def test_rows_of_a_table_may_be_loud() -> None:
+    """Those that were asked for, and no others."""
+    text = page("t", [], [], [Table("", ["a", "b"], [["x", "y"], ["z", "w"]], texts=1, loud=[1])])
+    assert '<tr class="loud"><td class="text">z</td><td>w</td></tr>' in text
+    assert '<tr><td class="text">x</td>' in text
 
 
 def test_a_page_needs_nothing_else() -> None:

@@ -1,0 +1,1 @@
+"""The commands of `penstock bench`: from what is typed to a report."""

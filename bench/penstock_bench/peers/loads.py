@@ -1,0 +1,81 @@
+"""The loads, as they are typed and as they are performed: `4x64` is 4 connections with 64 requests in flight on each.
+
+HTTP/1.1 has one request on a connection. There, a load that is deeper becomes 64 connections x 1, once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_bench.load.plan import ClosedLoop, HttpTarget, LoadPlan, MixItem
+from penstock_bench.peers.base import RunningPeer
+from penstock_bench.peers.models import BenchModel
+
+_POOL_BYTES = 64 << 20
+_MOST_BODIES = 2048
+_MOST = 4096
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Load:
+    """A closed loop."""
+
+    connections: int
+    depth: int
+    """Requests in flight on each connection."""
+
+    def __str__(self) -> str:
+        return f"{self.connections}x{self.depth}"
+
+
+DEFAULT = (Load(1, 1), Load(64, 1), Load(4, 64))
+_INSTEAD = Load(64, 1)
+
+
+def parse(text: str) -> Load:
+    """Raises ValueError with a sentence."""
+    connections, _, depth = text.strip().partition("x")
+    if not (connections.isdecimal() and depth.isdecimal()) or not 1 <= int(connections) * int(depth) <= _MOST:
+        raise ValueError(f"a load is CONNECTIONSxDEPTH, such as 4x64, with at most {_MOST} in flight, not '{text}'")
+    return Load(int(connections), int(depth))
+
+
+def for_protocol(loads: Sequence[Load], multiplexed: bool) -> list[Load]:
+    """The loads that a peer is driven with."""
+    fitting = [load if multiplexed or load.depth == 1 else _INSTEAD for load in loads]
+    return list(dict.fromkeys(fitting))
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long and how each load is measured."""
+
+    seconds: float = 5.0
+    warmup: float = 1.0
+    processes: int = 1
+    seed: int = 0
+
+
+def plan_of(load: Load, effort: Effort, peer: RunningPeer, model: BenchModel, round: int) -> LoadPlan:
+    """The plan of one load on one server. Each round has other requests."""
+    seed = effort.seed + round
+    return LoadPlan(
+        host=peer.host,
+        port=peer.port,
+        mix=[] if peer.bodies is not None else [MixItem(model=model.name)],
+        load=ClosedLoop(concurrency=load.connections * load.depth),
+        connections=load.connections,
+        seconds=effort.seconds,
+        warmup=effort.warmup,
+        processes=min(effort.processes, load.connections),
+        seed=seed,
+        http=None if peer.bodies is None else _http(peer, model, seed),
+    )
+
+
+def _http(peer: RunningPeer, model: BenchModel, seed: int) -> HttpTarget:
+    """Bodies of many different rows. Answers were checked before; under load any of status 200 is taken."""
+    bodies = peer.bodies
+    assert bodies is not None
+    row_bytes = model.draw(1, seed).nbytes
+    rows = model.draw(max(2, min(_MOST_BODIES, _POOL_BYTES // row_bytes)), seed)
+    return HttpTarget(path=bodies.path, headers=bodies.headers, bodies=[bodies.request(row.tobytes()) for row in rows])
