@@ -60,8 +60,11 @@ def test_text_that_is_not_ascii() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("", "x"), ("A", "x"), ("ä", "x"), ("a b", "x"), (":a", "x"), ("a", "é"), ("a", "x\n"), ("a", " x"), ("a", "x\0")]
-    + [("grpc-status", "0"), ("grpc-message", "x"), ("te", "trailers"), ("content-type", "x")],
+    [
+        *(("", "x"), ("A", "x"), ("ä", "x"), ("a b", "x"), (":a", "x")),
+        *(("a", "é"), ("a", "x\n"), ("a", " x"), ("a", "x\0")),
+        *(("grpc-status", "0"), ("grpc-message", "x"), ("te", "trailers"), ("content-type", "x")),
+    ],
 )
 def test_what_is_not_sent(key: str, value: str) -> None:
     """Keys and values that would break the response, or say something else than the server."""
