@@ -8,7 +8,7 @@ the socket. When the socket is lost call `lost()`. Time is `time.monotonic()`, p
 (see "Facts for timers").
 
 **Calls into the handler** never nest: a handler may call anything of the connection from inside, and gets no other
-event before it returns. It must not raise.
+event before it returns, except by `close`, which tells it at once. It must not raise.
 
 **Events of one stream**, as an expression: `request | (headers data* (trailers)?)`, then at most one `reset`, which
 ends it. `on_request` is the fast path: HEADERS and one DATA with END_STREAM that lay in one read; it means exactly
@@ -330,7 +330,7 @@ class Connection(Sender, Generic[Head]):
             if before_settings:
                 # The first frame of a server is SETTINGS, even if it is the last but one.
                 self.output.append(self._own_settings())
-            self.output.append(goaway(self.last_stream_id, code, reason))
+            self.output.append(goaway(min(self.last_stream_id, self._serves_up_to), code, reason))
         for stream in list(self.streams.values()):
             self._over(stream)
             self._handler.on_reset(stream, ErrorCode.CANCEL)
@@ -597,7 +597,7 @@ class Connection(Sender, Generic[Head]):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
         if flags & Flag.END_HEADERS:
             self._block = None
-            self._next_plain_id = self.last_stream_id + 2 if self.last_stream_id else 1
+            self._go_on_plainly()
             self._block_complete(stream_id, b"".join(block.parts), block.end_stream)
 
     def _block_complete(self, stream_id: int, block: bytes, end_stream: bool) -> None:
@@ -619,7 +619,7 @@ class Connection(Sender, Generic[Head]):
             self._skipped.append(range(expected, stream_id, 2))
             del self._skipped[:-_REMEMBERED_GAPS]
         self.last_stream_id = stream_id
-        self._next_plain_id = stream_id + 2
+        self._go_on_plainly()
         result = self._request_head(stream_id, block)
         if result is None:
             return
@@ -631,6 +631,11 @@ class Connection(Sender, Generic[Head]):
             head, varying, content_length = result
             stream = Stream(stream_id, UINT32.pack(stream_id), _OPEN, self._peer_window)
             self._open(stream, head, varying, content_length, end_stream)
+
+    def _go_on_plainly(self) -> None:
+        """The next stream may take the short path, unless it is one that is not served any more."""
+        if self._serves_up_to == MAX_STREAM_ID:
+            self._next_plain_id = self.last_stream_id + 2 if self.last_stream_id else 1
 
     def _late_block(self, stream_id: int, block: bytes) -> None:
         if stream_id not in self._reset_here and stream_id <= self._serves_up_to:

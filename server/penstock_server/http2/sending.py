@@ -8,7 +8,7 @@ Invariants:
   not when its own window does: a slow reader of one stream takes no part in the turns of the others.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class Sender:
         self._owes_table_size_update = False
         self._queued_bytes = 0
         self._ready: deque[Stream] = deque()
-        self._reset_here: dict[int, None] = {}
+        self._reset_here: OrderedDict[int, None] = OrderedDict()
         self._responses_at_once = 0
         self._resets_sent = 0
 
@@ -219,7 +219,7 @@ class Sender:
     def send_reset(self, stream_id: int, code: int) -> None:
         """RST_STREAM, and remember it: what the peer has sent before it knew is ignored."""
         if len(self._reset_here) >= _REMEMBERED_RESETS:
-            del self._reset_here[next(iter(self._reset_here))]
+            self._reset_here.popitem(last=False)
         self._reset_here[stream_id] = None
         self._resets_sent += 1
         self._control(rst_stream(stream_id, code))

@@ -188,7 +188,7 @@ def test_draining(by_ping: bool) -> None:
     else:
         server.connection.shutdown()
     assert goaways(server) == [(3, ErrorCode.NO_ERROR)]
-    server.receive(request(5), data(5, b"x"), reset(5))
+    server.receive(request(5), request(7), data(7, b"x"), reset(5), headers(9) + window_update(9, 1))
     server.connection.shutdown()
     assert (list(server.streams), server.pongs, server.connection.output) == ([1, 3], [], [])
     for number in (1, 3):
@@ -196,6 +196,8 @@ def test_draining(by_ping: bool) -> None:
         server.connection.respond(server.streams[number].stream, RESPONSE, (b"x",), TRAILERS)
     assert server.connection.finished
     assert server.closed is None
+    server.connection.close()
+    assert goaways(server) == [(3, ErrorCode.NO_ERROR)]
 
 
 def test_close_and_lost() -> None:
