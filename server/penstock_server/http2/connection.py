@@ -8,7 +8,7 @@ the socket. When the socket is lost call `lost()`. Time is `time.monotonic()`, p
 (see "Facts for timers").
 
 **Calls into the handler** never nest: a handler may call anything of the connection from inside, and gets no other
-event before it returns. It must not raise.
+event before it returns, except by `close`, which tells it at once. It must not raise.
 
 **Events of one stream**, as an expression: `request | (headers data* (trailers)?)`, then at most one `reset`, which
 ends it. `on_request` is the fast path: HEADERS and one DATA with END_STREAM that lay in one read; it means exactly
@@ -87,6 +87,8 @@ _WINDOW_UPDATE_FRAME = Struct(">HBBBII")
 
 # Constants of the hot path: looking up a member of an enum costs as much as a dict look-up.
 _DATA, _HEADERS, _WINDOW_UPDATE = FrameType.DATA.value, FrameType.HEADERS.value, FrameType.WINDOW_UPDATE.value
+_CONTINUATION = FrameType.CONTINUATION.value
+_OPEN, _HALF_CLOSED_REMOTE = State.OPEN, State.HALF_CLOSED_REMOTE
 _END_HEADERS, _END_STREAM = Flag.END_HEADERS.value, Flag.END_STREAM.value
 Head = TypeVar("Head")
 HeadIn = TypeVar("HeadIn", contravariant=True)
@@ -163,6 +165,9 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+_PREFACE, _SETTINGS, _CLOSED = Phase.PREFACE, Phase.SETTINGS, Phase.CLOSED
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
     """Counts since the connection began, and what it holds now."""
@@ -232,7 +237,7 @@ class Connection(Sender, Generic[Head]):
         self._block: _Block | None = None
         self._skipped: list[range] = []
         """Stream ids that the peer left out: those it may not use any more."""
-        self._next_plain_id = 0
+        self._next_plain_id: int = 0
         """The id that a new stream has next, or 0 while the next frame has to be looked at with more care."""
         self._serves_up_to = MAX_STREAM_ID
         self._goaway_sent = False
@@ -243,12 +248,12 @@ class Connection(Sender, Generic[Head]):
         self._resets_received = 0
         self._refused = 0
         limits = settings.limits
-        self._resets = Bucket("streams that end by a reset", limits.resets, now)
-        self._settings = Bucket("SETTINGS", limits.settings, now)
-        self._pings = Bucket("PING", limits.pings, now)
-        self._window_updates = Bucket("WINDOW_UPDATE", limits.window_updates, now)
-        self._empty_data = Bucket("DATA without data", limits.empty_data, now)
-        self._ignored = Bucket("frames that say nothing", limits.ignored, now)
+        self._resets = Bucket("streams that end by a reset", limits.resets, self._so_far)
+        self._settings = Bucket("SETTINGS", limits.settings, self._so_far)
+        self._pings = Bucket("PING", limits.pings, self._so_far)
+        self._window_updates = Bucket("WINDOW_UPDATE", limits.window_updates, self._so_far)
+        self._empty_data = Bucket("DATA without data", limits.empty_data, self._so_far)
+        self._ignored = Bucket("frames that say nothing", limits.ignored, self._so_far)
         self._receivers: dict[int, Callable[[int, int, bytes], None]] = {
             FrameType.HEADERS: self._receive_headers,
             FrameType.PRIORITY: self._receive_priority,
@@ -268,25 +273,25 @@ class Connection(Sender, Generic[Head]):
 
     def receive(self, data: Buffer | bytearray, now: float) -> None:
         """Take what was read. Calls the handler for everything that is complete in it."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is _CLOSED:
             return
         self._now = self.last_received = now
         was_waiting = self.waiting_since
         self.waiting_since = None
         try:
-            at = self._receive_preface(data) if self.phase is Phase.PREFACE else 0
+            at = self._receive_preface(data) if self.phase is _PREFACE else 0
             progress = self._receive(data, at)
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)
             return
-        if self.phase is Phase.PREFACE or self.phase is Phase.SETTINGS:
+        if self.phase is _PREFACE or self.phase is _SETTINGS:
             self.waiting_since = was_waiting
         elif self._partial or self._data_left or self._block is not None:
             self.waiting_since = now if progress or was_waiting is None else was_waiting
 
     def lost(self) -> None:
         """The socket is gone: `on_reset` for every open stream, then `on_closed`."""
-        if self.phase is not Phase.CLOSED:
+        if self.phase is not _CLOSED:
             self._goaway_sent = True  # nobody would read it
             self.close(ErrorCode.CANCEL, "the connection was lost")
 
@@ -314,9 +319,9 @@ class Connection(Sender, Generic[Head]):
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
         """End the connection with GOAWAY: `on_reset` for every open stream, then `on_closed`."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is _CLOSED:
             return
-        before_settings = self.phase is Phase.PREFACE
+        before_settings = self.phase is _PREFACE
         self.phase = Phase.CLOSED
         self.waiting_since = None
         self._partial, self._data_left, self._block = b"", 0, None
@@ -325,7 +330,7 @@ class Connection(Sender, Generic[Head]):
             if before_settings:
                 # The first frame of a server is SETTINGS, even if it is the last but one.
                 self.output.append(self._own_settings())
-            self.output.append(goaway(self.last_stream_id, code, reason))
+            self.output.append(goaway(min(self.last_stream_id, self._serves_up_to), code, reason))
         for stream in list(self.streams.values()):
             self._over(stream)
             self._handler.on_reset(stream, ErrorCode.CANCEL)
@@ -335,11 +340,11 @@ class Connection(Sender, Generic[Head]):
     def finished(self) -> bool:
         """Nothing more is to come or to be said: write the output, then close the socket."""
         drained = self._serves_up_to != MAX_STREAM_ID and not self.streams
-        return self.phase is Phase.CLOSED or drained
+        return self.phase is _CLOSED or drained
 
     def stalled(self, before: float) -> list[Stream]:
         """Facts for timers: streams whose request is not over and of which nothing came since `before`."""
-        open_streams = (each for each in self.streams.values() if each.state is State.OPEN)
+        open_streams = (each for each in self.streams.values() if each.state is _OPEN)
         return [each for each in open_streams if each.inbox is not None and each.inbox.heard < before]
 
     def statistics(self) -> ConnectionStatistics:
@@ -416,7 +421,7 @@ class Connection(Sender, Generic[Head]):
             progress = False
         view = memoryview(data)
         size = len(data)
-        while at < size and self.phase is not Phase.CLOSED:
+        while at < size and self.phase is not _CLOSED:
             if self._data_left:
                 at += self._receive_piece(view[at : at + self._data_left])
                 progress = progress or not self._data_left
@@ -458,7 +463,7 @@ class Connection(Sender, Generic[Head]):
             at = after
             if stream_id != self._next_plain_id or kind != _HEADERS or flags != _END_HEADERS:
                 self._frame(kind, flags, stream_id & STREAM_ID_MASK, data, body, after)
-                if self.phase is Phase.CLOSED:
+                if self.phase is _CLOSED:
                     return end
                 continue
             block = data[body:after]
@@ -475,7 +480,7 @@ class Connection(Sender, Generic[Head]):
                 self._refuse(stream_id)
                 continue
             head, varying, content_length = result
-            stream = Stream(stream_id, data[body - 4 : body], State.OPEN, self._peer_window)
+            stream = Stream(stream_id, data[body - 4 : body], _OPEN, self._peer_window)
             if at <= last:
                 high, low, kind, flags, next_id = unpack(data, at)
                 if kind == _WINDOW_UPDATE and next_id == stream_id and self._widen_new(stream, data, at, last):
@@ -498,7 +503,7 @@ class Connection(Sender, Generic[Head]):
                     inbound.credit += length
                     self._data_bytes += length
                     self._requests_at_once += 1
-                    stream.state = State.HALF_CLOSED_REMOTE
+                    stream.state = _HALF_CLOSED_REMOTE
                     streams[stream_id] = stream
                     self._on_request(stream, head, varying, data[body:after])
                     if inbound.credit * 2 >= inbound.size:
@@ -518,17 +523,21 @@ class Connection(Sender, Generic[Head]):
 
     def _frame(self, kind: int, flags: int, stream_id: int, data: bytes, body: int, after: int) -> None:
         """Handle any frame. `data[body:after]` is its payload."""
-        if self._block is not None and (kind != FrameType.CONTINUATION or stream_id != self._block.stream_id):
+        if kind == _WINDOW_UPDATE and not stream_id and self._next_plain_id:
+            self._receive_window_update(flags, 0, data[body:after])  # grpcio sends one a call
+            return
+        if self._block is not None and (kind != _CONTINUATION or stream_id != self._block.stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
-        if self.phase is Phase.SETTINGS and (kind != FrameType.SETTINGS or flags & Flag.ACK):
+        if self.phase is _SETTINGS and (kind != FrameType.SETTINGS or flags & Flag.ACK):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        # No type of frame is looked up in its enum here: that costs as much as handling it.
         try:
             if kind == _DATA:
                 self._receive_data(flags, stream_id, data, body, after)
             else:
                 receiver = self._receivers.get(kind)
                 if receiver is None:
-                    self._ignored.take(self._now, self._work)
+                    self._ignored.take()
                 else:
                     receiver(flags, stream_id, data[body:after])
         except StreamFault as fault:
@@ -536,14 +545,13 @@ class Connection(Sender, Generic[Head]):
         if self._control_in_output > self._limits.control_output_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "answers to control frames are not fetched")
 
-    @property
-    def _work(self) -> int:
-        """What the buckets give tokens for."""
-        return self._requests + self._requests_at_once + self._data_bytes // MAX_FRAME_SIZE
+    def _so_far(self) -> tuple[float, int]:
+        """The time, and the work that gives tokens back: see `limits`."""
+        return self._now, self._requests + self._requests_at_once + self._data_bytes // MAX_FRAME_SIZE
 
     def _stream_fault(self, stream_id: int, fault: StreamFault) -> None:
         # Whoever makes us reset streams costs as much as who resets them (CVE-2025-8671).
-        self._resets.take(self._now, self._work)
+        self._resets.take()
         stream = self.streams.get(stream_id)
         self.send_reset(stream_id, fault.code)
         if stream is not None:
@@ -557,7 +565,7 @@ class Connection(Sender, Generic[Head]):
         high, low, _, _, _, increment = _WINDOW_UPDATE_FRAME.unpack_from(data, at)
         if high or low != 4 or not 0 < increment <= MAX_WINDOW - stream.send_window:
             return False
-        self._window_updates.take(self._now, self._work)
+        self._window_updates.take()
         stream.send_window += increment
         return True
 
@@ -589,7 +597,7 @@ class Connection(Sender, Generic[Head]):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
         if flags & Flag.END_HEADERS:
             self._block = None
-            self._next_plain_id = self.last_stream_id + 2 if self.last_stream_id else 1
+            self._go_on_plainly()
             self._block_complete(stream_id, b"".join(block.parts), block.end_stream)
 
     def _block_complete(self, stream_id: int, block: bytes, end_stream: bool) -> None:
@@ -611,25 +619,30 @@ class Connection(Sender, Generic[Head]):
             self._skipped.append(range(expected, stream_id, 2))
             del self._skipped[:-_REMEMBERED_GAPS]
         self.last_stream_id = stream_id
-        self._next_plain_id = stream_id + 2
+        self._go_on_plainly()
         result = self._request_head(stream_id, block)
         if result is None:
             return
         if stream_id > self._serves_up_to:
-            self._ignored.take(self._now, self._work)
+            self._ignored.take()
         elif len(self.streams) >= self._limits.concurrent_streams:
             self._refuse(stream_id)
         else:
             head, varying, content_length = result
-            stream = Stream(stream_id, UINT32.pack(stream_id), State.OPEN, self._peer_window)
+            stream = Stream(stream_id, UINT32.pack(stream_id), _OPEN, self._peer_window)
             self._open(stream, head, varying, content_length, end_stream)
+
+    def _go_on_plainly(self) -> None:
+        """The next stream may take the short path, unless it is one that is not served any more."""
+        if self._serves_up_to == MAX_STREAM_ID:
+            self._next_plain_id = self.last_stream_id + 2 if self.last_stream_id else 1
 
     def _late_block(self, stream_id: int, block: bytes) -> None:
         if stream_id not in self._reset_here and stream_id <= self._serves_up_to:
             if any(stream_id in gap for gap in self._skipped):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} comes after a higher one")
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}, which is over")
-        self._ignored.take(self._now, self._work)
+        self._ignored.take()
         self._skip_block(block)
 
     def _skip_block(self, block: bytes) -> None:
@@ -649,7 +662,7 @@ class Connection(Sender, Generic[Head]):
             return None
 
     def _refuse(self, stream_id: int) -> None:
-        self._resets.take(self._now, self._work)
+        self._resets.take()
         self._refused += 1
         self.send_reset(stream_id, ErrorCode.REFUSED_STREAM)
 
@@ -687,14 +700,14 @@ class Connection(Sender, Generic[Head]):
         if stream is None:
             return
         if length == padding and not end_stream:
-            self._empty_data.take(self._now, self._work)
+            self._empty_data.take()
             return
         payload = memoryview(data)[body:after] if after - body > _LARGE else data[body:after]
         self._hand_on(stream, payload, end_stream)
 
     def _begins_large_data(self, view: memoryview, at: int) -> bool:
         """Whether a large DATA frame begins there; then its header is taken."""
-        if len(view) - at < HEADER_BYTES or self._block is not None or self.phase is Phase.SETTINGS:
+        if len(view) - at < HEADER_BYTES or self._block is not None or self.phase is _SETTINGS:
             return False
         high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(view, at)
         length = high << 8 | low
@@ -705,7 +718,7 @@ class Connection(Sender, Generic[Head]):
 
     def _begin_data(self, length: int, flags: int, stream_id: int) -> None:
         """Take the header of a DATA frame whose payload is handed on as it comes."""
-        if self._block is not None or self.phase is Phase.SETTINGS:
+        if self._block is not None or self.phase is _SETTINGS:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA where it may not be")
         self._data_left = length
         self._data_ends = bool(flags & Flag.END_STREAM)
@@ -737,7 +750,7 @@ class Connection(Sender, Generic[Head]):
             self._give_back(length)
             if stream_id not in self._reset_here and stream_id <= self._serves_up_to:
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"DATA on stream {stream_id}, which is over")
-            self._ignored.take(self._now, self._work)
+            self._ignored.take()
             return None
         inbox = stream.inbox
         if inbox is None or Event.RECEIVE_DATA not in TRANSITIONS[stream.state]:
@@ -763,7 +776,7 @@ class Connection(Sender, Generic[Head]):
     # -- the other frames ----------------------------------------------------------------------------------------------
 
     def _receive_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._ignored.take(self._now, self._work)
+        self._ignored.take()
         if not stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
@@ -774,7 +787,7 @@ class Connection(Sender, Generic[Head]):
         self._expect_used(stream_id, "RST_STREAM")
         if len(payload) != 4:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 bytes long")
-        self._resets.take(self._now, self._work)
+        self._resets.take()
         self._resets_received += 1
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -782,7 +795,7 @@ class Connection(Sender, Generic[Head]):
             self._handler.on_reset(stream, UINT32.unpack(payload)[0])
 
     def _receive_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._settings.take(self._now, self._work)
+        self._settings.take()
         if stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
         if flags & Flag.ACK:
@@ -794,7 +807,7 @@ class Connection(Sender, Generic[Head]):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "the length of SETTINGS is no multiple of 6")
         for name, value in SETTING.iter_unpack(payload):
             self._apply(name, value)
-        if self.phase is Phase.SETTINGS:
+        if self.phase is _SETTINGS:
             self.phase = Phase.OPEN
             self._next_plain_id = 1
         self._control(SETTINGS_ACK)
@@ -821,7 +834,7 @@ class Connection(Sender, Generic[Head]):
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "clients push nothing")
 
     def _receive_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._pings.take(self._now, self._work)
+        self._pings.take()
         if stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
@@ -834,7 +847,7 @@ class Connection(Sender, Generic[Head]):
             self._handler.on_pong(payload)
 
     def _receive_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._ignored.take(self._now, self._work)
+        self._ignored.take()
         if stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
@@ -842,23 +855,23 @@ class Connection(Sender, Generic[Head]):
         self._handler.on_goaway(UINT32.unpack_from(payload, 4)[0])
 
     def _receive_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._window_updates.take(self._now, self._work)
+        self._window_updates.take()
         if len(payload) != 4:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is not 4 bytes long")
-        increment = UINT32.unpack(payload)[0] & MAX_WINDOW
-        if not stream_id:
-            if not increment:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
-            self._widen_connection(increment)
-            return
-        self._expect_used(stream_id, "WINDOW_UPDATE")
+        (increment,) = UINT32.unpack(payload)
+        increment &= MAX_WINDOW
         stream = self.streams.get(stream_id)
-        if stream is None:
-            return
-        if not increment:
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
-        stream.send_window = widened(stream.send_window, increment, StreamFault)
-        self._widened_stream(stream)
+        if stream is not None:
+            if not increment:
+                raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            stream.send_window = widened(stream.send_window, increment, StreamFault)
+            self._widened_stream(stream)
+        elif stream_id:
+            self._expect_used(stream_id, "WINDOW_UPDATE")
+        elif increment:
+            self._widen_connection(increment)
+        else:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
 
     def _expect_used(self, stream_id: int, kind: str) -> None:
         if not stream_id or stream_id > self.last_stream_id or not stream_id & 1:

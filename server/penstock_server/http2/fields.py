@@ -40,20 +40,16 @@ def check_value(value: bytes) -> None:
 def check_request(headers: Headers) -> int:
     """Check a request's header list. Its `content-length`, or -1. StreamFault if it is malformed."""
     pseudo: dict[bytes, bytes] = {}
-    regular = 0
     for name, value in headers:
         if name[:1] == b":":
-            if regular:
-                raise malformed("a pseudo-header field stands behind a regular one")
             if name not in REQUEST_PSEUDO:
                 raise malformed("a pseudo-header field is not one of a request")
             if name in pseudo:
                 raise malformed("a pseudo-header field stands there twice")
             check_value(value)
             pseudo[name] = value
-        else:
-            regular += 1
     _check_pseudo(pseudo)
+    # One that stands behind a regular field is among these, where its colon is not allowed.
     return _check_regular(headers[len(pseudo) :])
 
 

@@ -69,7 +69,7 @@ class HeaderBlock:
     Names are lower case and pseudo-header fields come first; nothing is checked. `parts` gives its frames.
     """
 
-    __slots__ = ("_ends", "_goes_on", "block", "pieces", "size")
+    __slots__ = ("block", "end_opening", "opening", "pieces", "size")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         self._set(b"".join(_encoded(name, value) for name, value in fields))
@@ -79,8 +79,9 @@ class HeaderBlock:
         pieces = [block[at : at + MAX_FRAME_SIZE] for at in range(0, len(block), MAX_FRAME_SIZE)] or [b""]
         self.pieces = pieces
         flags = Flag.END_HEADERS if len(pieces) == 1 else 0
-        self._goes_on = opening(len(pieces[0]), FrameType.HEADERS, flags)
-        self._ends = opening(len(pieces[0]), FrameType.HEADERS, flags | Flag.END_STREAM)
+        self.opening = opening(len(pieces[0]), FrameType.HEADERS, flags)
+        self.end_opening = opening(len(pieces[0]), FrameType.HEADERS, flags | Flag.END_STREAM)
+        """Of its first frame: length, type and flags, without and with END_STREAM."""
         self.size = len(block) + 9 * len(pieces)
         """Bytes of its frames."""
 
@@ -95,7 +96,7 @@ class HeaderBlock:
 
     def parts(self, wire_id: bytes, end_stream: bool) -> tuple[bytes, ...]:
         """HEADERS, and CONTINUATIONs if the block is that large, for the stream with these four bytes of id."""
-        first = (self._ends if end_stream else self._goes_on, wire_id, self.pieces[0])
+        first = (self.end_opening if end_stream else self.opening, wire_id, self.pieces[0])
         if len(self.pieces) == 1:
             return first
         more: list[bytes] = []
@@ -121,6 +122,10 @@ Result = tuple[Head, bytes | None, int]
 
 Literal = tuple[bytes, bytes, bool]
 """Name, value, and whether it goes into the dynamic table."""
+
+
+_Followed = tuple[bytes, int, bytes]
+"""What is known of a table: `_live`, `_used` and `_translation` of `HeaderDecoder`."""
 
 
 class Template(Generic[Head]):
@@ -200,8 +205,7 @@ class HeaderDecoder(Generic[Head]):
         for name, value, inserts in literals:
             if inserts:
                 self._table.add(name, value)
-        self._live, self._used = changed
-        self._translation = _translation(self._live)
+        self._live, self._used, self._translation = changed
         if self.blocks:
             self.blocks.clear()
         return self._fill(template, literals)
@@ -309,13 +313,13 @@ class HeaderDecoder(Generic[Head]):
 
     # -- the normal form -----------------------------------------------------------------------------------------------
 
-    def _form(self, block: bytes) -> tuple[bytes, list[Literal], list[bytes], tuple[bytes, int] | None] | None:
-        """A block's form, its literals, the form in pieces, and what `_live` and `_used` are after it (None: the same).
+    def _form(self, block: bytes) -> tuple[bytes, list[Literal], list[bytes], _Followed | None] | None:
+        """A block's form, its literals, the form in pieces, and the table after it (None: the same).
 
         None for what is left to the library, above all everything that is an error. Nothing is changed.
         """
         translation = self._translation
-        changed: tuple[bytes, int] | None = None
+        changed: _Followed | None = None
         rest = block
         pieces: list[bytes] = []
         literals: list[Literal] = []
@@ -333,14 +337,21 @@ class HeaderDecoder(Generic[Head]):
                         rest = rest[2:]
                     continue
                 inserts = first >= 0x40
-                name, value, at = self._literal(rest, 0x3F if inserts else 0x0F, bool(literals))
+                if first & 0x3F == 0 and rest[1] < 0x7F and rest[split := 2 + rest[1]] < 0x7F:
+                    # What grpcio sends, without the calls: a name and a value, both short and not in Huffman's code.
+                    at = split + 1 + rest[split]
+                    if at > len(rest):
+                        return None
+                    name, value = rest[2:split], rest[split + 1 : at]
+                else:
+                    name, value, at = self._literal(rest, 0x3F if inserts else 0x0F, bool(literals))
                 literals.append((name, value, inserts))
-                pieces.append((_INSERTED if inserts else _PASSING) + bytes((len(name),)) + name)
+                pieces.append(b"%b%c%b" % (_INSERTED if inserts else _PASSING, len(name), name))
                 if inserts:
                     changed = self._after_insertion(name, value, changed)
-                    translation = _translation(changed[0])
+                    translation = changed[2]
                 rest = rest[at:]
-        except (IndexError, ValueError, HPACKError):
+        except (IndexError, ValueError, OverflowError, HPACKError):
             return None
         return b"".join(pieces), literals, pieces, changed
 
@@ -377,7 +388,7 @@ class HeaderDecoder(Generic[Head]):
         string = data[start:end]
         return (self._huffman_decoded(string) if first & 0x80 else string), end
 
-    def _number(self, rest: bytes, changed: tuple[bytes, int] | None) -> bytes:
+    def _number(self, rest: bytes, changed: _Followed | None) -> bytes:
         """The number of an entry by its index in two bytes, at the beginning; 0 for those there are not."""
         age = 0x7F + _seven_bits(rest[1]) - _FIRST_DYNAMIC
         if rest[0] == 0x80:
@@ -385,13 +396,13 @@ class HeaderDecoder(Generic[Head]):
         live = self._live if changed is None else changed[0]
         return live[age : age + 1] or b"\0"
 
-    def _after_insertion(self, name: bytes, value: bytes, changed: tuple[bytes, int] | None) -> tuple[bytes, int]:
-        """`_live` and `_used` after an insertion that may evict entries (RFC 7541, section 4.4)."""
-        live, used = (self._live, self._used) if changed is None else changed
-        size = field_size(name, value)
+    def _after_insertion(self, name: bytes, value: bytes, changed: _Followed | None) -> _Followed:
+        """The table after an insertion that may evict entries (RFC 7541, section 4.4)."""
+        live, used, _ = (self._live, self._used, b"") if changed is None else changed
+        size = 32 + len(name) + len(value)
         room = self._table.maxsize
         if size > room:
-            return b"", 0
+            return b"", 0, _translation(b"")
         if changed is not None and used + size > room:
             raise ValueError(size)  # several insertions that evict: perhaps each other
         used += size
@@ -399,7 +410,8 @@ class HeaderDecoder(Generic[Head]):
         while used > room:
             kept -= 1
             used -= field_size(*self._entries[kept])
-        return bytes((self._numbers.get((name, value), 0),)) + live[:kept], used
+        live = b"%c%b" % (self._numbers.get((name, value), 0), live[:kept])
+        return live, used, _translation(live)
 
     def _huffman_decoded(self, value: bytes) -> bytes:
         known = self._huffman.get(value)

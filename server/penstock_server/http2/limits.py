@@ -9,6 +9,7 @@ Whoever breaks a bound is answered GOAWAY with ENHANCE_YOUR_CALM; a stream too m
 promises the client that a retry is safe.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from penstock_server.http2.errors import ConnectionFault, ErrorCode
@@ -53,30 +54,29 @@ class Limits:
 class Bucket:
     """The tokens of one rate."""
 
-    __slots__ = ("_burst", "_filled_at", "_per_second", "_per_work", "_seen_work", "name", "tokens")
+    __slots__ = ("_burst", "_filled_at", "_per_second", "_per_work", "_seen_work", "_so_far", "name", "tokens")
 
-    def __init__(self, name: str, rate: Rate, now: float) -> None:
+    def __init__(self, name: str, rate: Rate, so_far: Callable[[], tuple[float, int]]) -> None:
         self.name = name
         self.tokens = float(rate.burst)
         self._burst = float(rate.burst)
         self._per_second = rate.per_second
         self._per_work = rate.per_work
-        self._filled_at = now
-        self._seen_work = 0
+        self._so_far = so_far
+        """The time, and all the work that the connection has done."""
+        self._filled_at, self._seen_work = so_far()
 
     def __repr__(self) -> str:
         return f"<Bucket {self.name}: {self.tokens:.0f} of {self._burst:.0f}>"
 
-    def take(self, now: float, work: int) -> None:
-        """Take a token. `work` is all the work that the connection has done so far.
-
-        ConnectionFault when there is none.
-        """
+    def take(self) -> None:
+        """Take a token. ConnectionFault when there is none."""
         self.tokens -= 1
         if self.tokens < 0:
-            self._fill(now, work)
+            self._fill()
 
-    def _fill(self, now: float, work: int) -> None:
+    def _fill(self) -> None:
+        now, work = self._so_far()
         earned = (now - self._filled_at) * self._per_second + (work - self._seen_work) * self._per_work
         self._filled_at, self._seen_work = now, work
         self.tokens = min(self._burst, self.tokens + 1 + earned) - 1  # the frame's own was taken already

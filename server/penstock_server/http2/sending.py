@@ -3,17 +3,17 @@
 Invariants:
 * `_room` is how much data may still be appended to `output` before it is taken: the smaller of the connection's send
   window and what `ConnectionSettings.output_bytes` leaves. It is the one number that the fast path compares and lowers;
-  `_settle` works out from it what the window has become.
+  `_settle` works out from it what the window has become, and `_window_is_short` says which of the two it was.
 * A stream with an outbox sends nothing past it. It is `listed` in `_ready` when only the connection holds it up, and
   not when its own window does: a slow reader of one stream takes no part in the turns of the others.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from penstock_server.http2.errors import ConnectionFault, ErrorCode
-from penstock_server.http2.flow import DEFAULT_WINDOW, Buffer, Outbox, ReceiveWindow, widened
+from penstock_server.http2.flow import DEFAULT_WINDOW, MAX_WINDOW, Buffer, Outbox, ReceiveWindow, widened
 from penstock_server.http2.frames import MAX_FRAME_SIZE, Flag, FrameType, frame, opening, rst_stream, window_update
 from penstock_server.http2.headers import HeaderBlock
 from penstock_server.http2.streams import TRANSITIONS, Event, State, Stream
@@ -44,15 +44,17 @@ class Sender:
         self._inbound = ReceiveWindow(connection_window)
         self._window = DEFAULT_WINDOW
         self._budget = output_bytes
-        self._room = self._room_given = min(self._window, output_bytes)
         self._data_in_output = 0
+        self._room = self._room_given = 0
+        self._window_is_short = False
+        self._make_room()
         self._control_in_output = 0
         self._peer_window = DEFAULT_WINDOW
         self._peer_frame_size = MAX_FRAME_SIZE
         self._owes_table_size_update = False
         self._queued_bytes = 0
         self._ready: deque[Stream] = deque()
-        self._reset_here: dict[int, None] = {}
+        self._reset_here: OrderedDict[int, None] = OrderedDict()
         self._responses_at_once = 0
         self._resets_sent = 0
 
@@ -70,6 +72,8 @@ class Sender:
             or stream.state is not _HALF_CLOSED_REMOTE
             or stream.outbox is not None
             or self._owes_table_size_update
+            or head.size > MAX_FRAME_SIZE
+            or trailers.size > MAX_FRAME_SIZE
         ):
             self.send_headers(stream, head)
             self.send_data(stream, parts)
@@ -77,10 +81,18 @@ class Sender:
             return
         wire_id = stream.wire_id
         start = _DATA_OPENINGS[size] if size < _SMALL else opening(size, FrameType.DATA, 0)
-        self.output += *head.parts(wire_id, False), start, wire_id, *parts, *trailers.parts(wire_id, True)
+        self.output += (
+            *(head.opening, wire_id, head.block),
+            *(start, wire_id, *parts),
+            *(trailers.end_opening, wire_id, trailers.block),
+        )
         self._room -= size
         self._responses_at_once += 1
-        self._over(stream)
+        if stream.inbox is None:
+            stream.state = _CLOSED
+            del self.streams[stream.id]
+        else:
+            self._over(stream)
 
     def send_headers(self, stream: Stream, head: HeaderBlock, *, end_stream: bool = False) -> None:
         """The response's header block; with `end_stream` it is all there is (trailers-only)."""
@@ -147,10 +159,13 @@ class Sender:
         """
         output, self.output = self.output, []
         self._control_in_output = 0
-        self._settle()
-        self._data_in_output = 0
-        self._make_room()
-        self._pump()
+        sent = self._room_given - self._room
+        if sent or self._data_in_output:
+            self._window -= sent
+            self._data_in_output = 0
+            self._make_room()
+        if self._ready:
+            self._pump()
         return output
 
     @property
@@ -204,7 +219,7 @@ class Sender:
     def send_reset(self, stream_id: int, code: int) -> None:
         """RST_STREAM, and remember it: what the peer has sent before it knew is ignored."""
         if len(self._reset_here) >= _REMEMBERED_RESETS:
-            del self._reset_here[next(iter(self._reset_here))]
+            self._reset_here.popitem(last=False)
         self._reset_here[stream_id] = None
         self._resets_sent += 1
         self._control(rst_stream(stream_id, code))
@@ -231,9 +246,14 @@ class Sender:
 
     def _make_room(self) -> None:
         """After `_settle` and a change: how much may go out now."""
-        self._room = self._room_given = max(0, min(self._window, self._budget - self._data_in_output))
+        free = self._budget - self._data_in_output
+        self._window_is_short = self._window < free
+        self._room = self._room_given = max(0, self._window if self._window_is_short else free)
 
     def _widen_connection(self, increment: int) -> None:
+        if self._window + increment <= MAX_WINDOW and not self._window_is_short:
+            self._window += increment
+            return
         self._settle()
         self._window = widened(self._window, increment, ConnectionFault)
         self._make_room()

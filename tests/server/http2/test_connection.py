@@ -13,8 +13,10 @@ from tests.server.http2.peers import (
     VARYING,
     Frame,
     Recorder,
+    block,
     data,
     headers,
+    literal,
     opened,
     request,
     reset,
@@ -186,7 +188,7 @@ def test_draining(by_ping: bool) -> None:
     else:
         server.connection.shutdown()
     assert goaways(server) == [(3, ErrorCode.NO_ERROR)]
-    server.receive(request(5), data(5, b"x"), reset(5))
+    server.receive(request(5), request(7), data(7, b"x"), reset(5), headers(9) + window_update(9, 1))
     server.connection.shutdown()
     assert (list(server.streams), server.pongs, server.connection.output) == ([1, 3], [], [])
     for number in (1, 3):
@@ -194,6 +196,8 @@ def test_draining(by_ping: bool) -> None:
         server.connection.respond(server.streams[number].stream, RESPONSE, (b"x",), TRAILERS)
     assert server.connection.finished
     assert server.closed is None
+    server.connection.close()
+    assert goaways(server) == [(3, ErrorCode.NO_ERROR)]
 
 
 def test_close_and_lost() -> None:
@@ -214,7 +218,10 @@ def test_close_and_lost() -> None:
 def test_too_many_streams_are_refused() -> None:
     """REFUSED_STREAM says that a retry is safe; the header block of a refused stream still counts for the next."""
     server = opened(ConnectionSettings(limits=Limits(concurrent_streams=2)))
-    server.receive(request(1), headers(3), request(5), headers(7))
+    first = literal(b"x-first", b"1", 0x40)
+    second = literal(b"x-second", b"2", 0x40)
+    server.receive(request(1), headers(3), frame(FrameType.HEADERS, Flag.END_HEADERS, 5, block() + first))
+    server.receive(frame(FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, 7, block() + second))
     refused = server.frames()
     assert [(each.stream_id, each.code) for each in refused] == [
         (5, ErrorCode.REFUSED_STREAM),
@@ -222,8 +229,9 @@ def test_too_many_streams_are_refused() -> None:
     ]
     server.receive(data(7, b"late"))
     server.connection.respond(server.streams[1].stream, RESPONSE, (b"x",), TRAILERS)
-    server.receive(request(9))
+    server.receive(frame(FrameType.HEADERS, Flag.END_HEADERS, 9, block() + b"\xbe\xbf"))
     assert list(server.streams) == [1, 3, 9]
+    assert server.streams[9].head[-2:] == [(b"x-second", b"2"), (b"x-first", b"1")]
     assert server.connection.statistics().refused == 2
 
 

@@ -218,9 +218,24 @@ def test_one_interpretation_for_many_blocks() -> None:
     assert [first[1], second[1], third[1]] == [b"301m", b"311m", b"321m"]
 
 
+def test_a_block_means_another_once_the_table_has_moved() -> None:
+    """The same bytes, before and behind an insertion that came by a template."""
+    base = b"\x83\x86\x84"
+    one, two = (base + literal(b"x", value, 0x40) for value in (b"1", b"2"))
+    caches = hold_against_library([one, base + b"\xbe", base + b"\xbe", base + b"\xbe", two, base + b"\xbe"])
+    assert (caches.hits, caches.template_hits) == (2, 1)
+
+
+def test_a_table_size_update_is_no_literal() -> None:
+    """A block that reads as a literal as well, were its first byte one."""
+    update = b"\x20\x04\x01/\x86\x83\x0f\x10\x0d" + b"a" * 13
+    other = b"\x83\x86\x84" + literal(b"x", b"y", 0x40)
+    hold_against_library([other, update, b"\x3f\xe1\x1f" + other, update, b"\x3f\xe1\x1f" + other, update])
+
+
 def test_caches_are_bounded() -> None:
     """However many different blocks come, what is remembered stays small."""
-    caches = decoder()
+    caches, huffman = decoder(), Encoder()
     base = b"\x83\x86\x84"
     for number in range(400):
         value = b"%d" % number
@@ -228,6 +243,7 @@ def test_caches_are_bounded() -> None:
         caches.request(base + literal(b"x" + value, value, 0x40))
         caches.request(base + literal(b"x" + value, value) + b"\xbe")
         caches.request(base + literal(VARYING, value * 9))
+        caches.request(base + huffman.encode([(b"y", value, True)]))
         assert len(caches.blocks) <= 128
         assert len(caches._templates) <= 128
         assert len(caches._numbers) <= 192
@@ -248,6 +264,41 @@ def test_a_list_that_is_too_long(at_once: bool) -> None:
     with pytest.raises(ConnectionFault) as fault:
         caches.request(base + literal(b"a", b"1" * 1600))
     assert fault.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("limit", [400, 401])
+def test_a_list_is_measured_by_its_template_too(limit: int) -> None:
+    """With another value of the varying field the list has another length: 400 bytes are as many as may be."""
+    caches = decoder(Limits(header_list_bytes=400))
+    base = b"\x83\x86\x84"
+    caches.request(base + literal(VARYING, b""))
+    value = b"1" * (limit - sum(32 + size for size in (11, 11, 6, 12)))
+    if limit == 400:
+        assert caches.request(base + literal(VARYING, value))[1] == value
+    else:
+        with pytest.raises(StreamFault):
+            caches.request(base + literal(VARYING, value))
+    assert caches.template_hits == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ([(b":path", b"/a")], [(b":path", b"a")]),
+        ([(b":path", b"/a"), (b"te", b"trailers")], [(b":path", b"/a"), (b"te", b"gzip")]),
+        ([(b":path", b"/a"), (b"content-length", b"1")], [(b":path", b"/a"), (b"content-length", b"x")]),
+        ([(b":path", b"/a"), (b"x", b"y")], [(b":path", b"/a"), (b"x", b"y\n")]),
+        ([(b":path", b"/a"), (VARYING, b"1")], [(b":path", b"/a"), (VARYING, b"1\n")]),
+    ],
+)
+def test_a_value_that_is_wrong_is_found_by_way_of_a_template(right: Headers, wrong: Headers) -> None:
+    """A list of a known form is checked for what its new values may break."""
+    caches = decoder()
+    for fields in (right, right):
+        caches.request(b"\x83\x86" + b"".join(literal(name, value, 0x40) for name, value in fields))
+    with pytest.raises(StreamFault):
+        caches.request(b"\x83\x86" + b"".join(literal(name, value, 0x40) for name, value in wrong))
+    assert caches.template_hits == 2
 
 
 def test_a_bomb_of_indices() -> None:

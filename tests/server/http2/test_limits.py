@@ -176,14 +176,16 @@ def test_a_busy_client_is_no_attacker() -> None:
 
 def test_a_bucket() -> None:
     """It holds its burst and no more, and fills with time and with work."""
-    bucket = Bucket("x", Rate(burst=3, per_second=2, per_work=0.5), now=10.0)
-    for now, work, tokens in ((10.0, 0, 3), (11.0, 0, 2), (11.0, 6, 3), (1000.0, 8, 3), (1000.0, 8000, 3)):
+    so_far = (10.0, 0)
+    bucket = Bucket("x", Rate(burst=3, per_second=2, per_work=0.5), lambda: so_far)
+    for then, tokens in (((10.0, 0), 3), ((11.0, 0), 2), ((11.0, 6), 3), ((1000.0, 8), 3), ((1000.0, 8000), 3)):
+        so_far = then
         for _ in range(tokens):
-            bucket.take(now, work)
+            bucket.take()
         assert bucket.tokens == 0
     assert repr(bucket) == "<Bucket x: 0 of 3>"
     with pytest.raises(ConnectionFault, match="too many frames: x"):
-        bucket.take(1000.0, 8000)
+        bucket.take()
 
 
 def test_streams_are_counted_while_they_live() -> None:
