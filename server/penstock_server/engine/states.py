@@ -6,6 +6,7 @@ taken. On a device these would be device arrays: nothing else here would change.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +63,10 @@ class States:
         axis = () if count is None else (count,)
         found: list[Array] = []
         for spec in self._specs:
-            array = outputs.get(spec.output)
-            if not isinstance(array, np.ndarray):
+            returned = outputs.get(spec.output)
+            if not isinstance(returned, np.ndarray):
                 raise BadState(f"state '{spec.output}' is missing")
+            array = cast("Array", returned)
             if array.dtype != spec.initial.dtype:
                 raise BadState(f"state '{spec.output}' has numpy type {array.dtype}, not {spec.initial.dtype}")
             if array.shape != (*axis, *spec.initial.shape):

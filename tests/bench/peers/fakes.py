@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import cast
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def right(model: BenchModel, rows: Rows) -> list[Array]:
 
 def wrong(model: BenchModel, rows: Rows) -> list[Array]:
     """Off by one."""
-    return [values + np.ones(1, values.dtype) for values in model.expected(rows)]
+    return [cast("Array", np.add(values, 1, dtype=values.dtype)) for values in model.expected(rows)]
 
 
 def iris(folder: Path) -> BenchModel:

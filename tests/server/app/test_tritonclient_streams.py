@@ -120,7 +120,8 @@ async def test_stream_infer_of_the_asyncio_client(server: PenstockServer) -> Non
 
     async with triton_aio.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
         found: list[tuple[str, int]] = []
-        async for result, error in client.stream_infer(requests()):
+        answers: Any = client.stream_infer(requests())
+        async for result, error in answers:
             assert error is None
             found.append((result.get_response().id, len(result.get_response().outputs)))
     assert sorted(found) == [("1", 2), ("2", 2), ("2", 2), ("2", 2)]
