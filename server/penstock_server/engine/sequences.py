@@ -224,6 +224,10 @@ class SequenceDriver(Driver):
         names += [state.output for state in self._sequences.states]
         return ModelBatch(inputs, rows, _Infos(by_row), names)
 
+    def finished(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
+        """Deliver before the next batch starts: what follows a step, or goes round, belongs into that one."""
+        super().finished(run, model_batch, outcome, at_once=True)
+
     def _with_axis(self, states: Tensors) -> Tensors:
         return states if self._spec.batched else {name: array[0] for name, array in states.items()}
 
