@@ -45,6 +45,7 @@ stream gets `on_reset`, then `on_closed` comes, and `finished` is True). No exce
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from struct import Struct
 from typing import Generic, Protocol, TypeVar
 
@@ -73,7 +74,7 @@ from penstock_server.http2.frames import (
 )
 from penstock_server.http2.headers import TABLE_BYTES, HeaderDecoder, Result
 from penstock_server.http2.limits import Bucket, Limits
-from penstock_server.http2.sending import Sender
+from penstock_server.http2.sending import LINGER, Sender
 from penstock_server.http2.streams import TRANSITIONS, UNLISTED, Event, Inbox, State, Stream
 
 _LARGE = 4096
@@ -88,6 +89,7 @@ _WINDOW_UPDATE_FRAME = Struct(">HBBBII")
 # Constants of the hot path: looking up a member of an enum costs as much as a dict look-up.
 _DATA, _HEADERS, _WINDOW_UPDATE = FrameType.DATA.value, FrameType.HEADERS.value, FrameType.WINDOW_UPDATE.value
 _CONTINUATION = FrameType.CONTINUATION.value
+_HALF_CLOSED_LOCAL = State.HALF_CLOSED_LOCAL
 _OPEN, _HALF_CLOSED_REMOTE = State.OPEN, State.HALF_CLOSED_REMOTE
 _END_HEADERS, _END_STREAM = Flag.END_HEADERS.value, Flag.END_STREAM.value
 Head = TypeVar("Head")
@@ -212,7 +214,7 @@ class Connection(Sender, Generic[Head]):
         settings: ConnectionSettings,
         now: float,
     ) -> None:
-        super().__init__(handler, settings.connection_window, settings.output_bytes)
+        super().__init__(handler, settings.connection_window, settings.output_bytes, now)
         self.settings = settings
         self.phase = Phase.PREFACE
         self.last_received = now
@@ -228,7 +230,6 @@ class Connection(Sender, Generic[Head]):
         self._on_request = handler.on_request
         self._limits = settings.limits
         self._headers = HeaderDecoder(interpret, settings.varying, settings.limits)
-        self._now = now
         # What is half-way: a frame, a DATA frame that is handed on in pieces, a header block over several frames.
         self._partial = b""
         self._data_left = 0
@@ -284,6 +285,8 @@ class Connection(Sender, Generic[Head]):
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)
             return
+        if self._lingering:
+            self._stop_lingering(now - LINGER)
         if self.phase is _PREFACE or self.phase is _SETTINGS:
             self.waiting_since = was_waiting
         elif self._partial or self._data_left or self._block is not None:
@@ -313,6 +316,8 @@ class Connection(Sender, Generic[Head]):
             if self._serves_up_to == MAX_STREAM_ID:
                 self._serves_up_to = self.last_stream_id
                 self._next_plain_id = 0
+                self._lingers = False
+                self._stop_lingering(inf)
                 self.output.append(goaway(self.last_stream_id, ErrorCode.NO_ERROR, _DRAINING))
         else:
             self.close()
@@ -332,8 +337,7 @@ class Connection(Sender, Generic[Head]):
                 self.output.append(self._own_settings())
             self.output.append(goaway(min(self.last_stream_id, self._serves_up_to), code, reason))
         for stream in list(self.streams.values()):
-            self._over(stream)
-            self._handler.on_reset(stream, ErrorCode.CANCEL)
+            self._give_up(stream, ErrorCode.CANCEL)
         self._handler.on_closed(code, reason)
 
     @property
@@ -476,8 +480,7 @@ class Connection(Sender, Generic[Head]):
             self._next_plain_id = stream_id + 2
             if result is None:
                 continue
-            if len(streams) >= most_streams:
-                self._refuse(stream_id)
+            if len(streams) >= most_streams and self._refuses(stream_id):
                 continue
             head, varying, content_length = result
             stream = Stream(stream_id, data[body - 4 : body], _OPEN, self._peer_window)
@@ -555,8 +558,13 @@ class Connection(Sender, Generic[Head]):
         stream = self.streams.get(stream_id)
         self.send_reset(stream_id, fault.code)
         if stream is not None:
-            self._over(stream)
-            self._handler.on_reset(stream, fault.code)
+            self._give_up(stream, fault.code)
+
+    def _give_up(self, stream: Stream, code: int) -> None:
+        lingers = stream.state is _HALF_CLOSED_LOCAL
+        self._over(stream)
+        if not lingers:
+            self._handler.on_reset(stream, code)
 
     def _widen_new(self, stream: Stream, data: bytes, at: int, last: int) -> bool:
         """grpcio sends a WINDOW_UPDATE between HEADERS and DATA. False: it is not a plain one before a whole header."""
@@ -625,9 +633,7 @@ class Connection(Sender, Generic[Head]):
             return
         if stream_id > self._serves_up_to:
             self._ignored.take()
-        elif len(self.streams) >= self._limits.concurrent_streams:
-            self._refuse(stream_id)
-        else:
+        elif len(self.streams) < self._limits.concurrent_streams or not self._refuses(stream_id):
             head, varying, content_length = result
             stream = Stream(stream_id, UINT32.pack(stream_id), _OPEN, self._peer_window)
             self._open(stream, head, varying, content_length, end_stream)
@@ -661,10 +667,15 @@ class Connection(Sender, Generic[Head]):
             self._stream_fault(stream_id, fault)
             return None
 
-    def _refuse(self, stream_id: int) -> None:
+    def _refuses(self, stream_id: int) -> bool:
+        """There are as many streams as may be. False: but for those that linger, which are over now."""
+        self._stop_lingering(inf)
+        if len(self.streams) < self._limits.concurrent_streams:
+            return False
         self._resets.take()
         self._refused += 1
         self.send_reset(stream_id, ErrorCode.REFUSED_STREAM)
+        return True
 
     def _open(self, stream: Stream, head: Head, varying: bytes | None, content_length: int, end_stream: bool) -> None:
         if end_stream and content_length > 0:
@@ -682,6 +693,9 @@ class Connection(Sender, Generic[Head]):
             raise malformed("a second header block that does not end the stream")
         if stream.inbox is not None and stream.inbox.content_left > 0:
             raise malformed("the body is shorter than content-length says")
+        if stream.state is _HALF_CLOSED_LOCAL:
+            self._over(stream)
+            return
         stream.state = TRANSITIONS[stream.state][Event.RECEIVE_END]
         self._handler.on_trailers(stream, headers)
 
@@ -767,6 +781,10 @@ class Connection(Sender, Generic[Head]):
         return stream
 
     def _hand_on(self, stream: Stream, payload: Buffer, end_stream: bool) -> None:
+        if stream.state is _HALF_CLOSED_LOCAL:
+            if end_stream:
+                self._over(stream)
+            return
         if stream.inbox is not None:
             stream.inbox.heard = self._now
         if end_stream:
@@ -791,8 +809,7 @@ class Connection(Sender, Generic[Head]):
         self._resets_received += 1
         stream = self.streams.get(stream_id)
         if stream is not None:
-            self._over(stream)
-            self._handler.on_reset(stream, UINT32.unpack(payload)[0])
+            self._give_up(stream, UINT32.unpack(payload)[0])
 
     def _receive_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._settings.take()

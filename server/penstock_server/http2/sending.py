@@ -29,6 +29,8 @@ _MOST_IN_A_FRAME = 64 * 1024
 
 _REMEMBERED_RESETS = 1000
 
+LINGER = 1.0
+
 
 class _Writable(Protocol):
     def on_writable(self, stream: Stream) -> None: ...
@@ -37,7 +39,7 @@ class _Writable(Protocol):
 class Sender:
     """See the module's docstring."""
 
-    def __init__(self, handler: _Writable, connection_window: int, output_bytes: int) -> None:
+    def __init__(self, handler: _Writable, connection_window: int, output_bytes: int, now: float) -> None:
         self.output: list[Buffer] = []
         self.streams: dict[int, Stream] = {}
         self._on_writable = handler.on_writable
@@ -54,6 +56,9 @@ class Sender:
         self._owes_table_size_update = False
         self._queued_bytes = 0
         self._ready: deque[Stream] = deque()
+        self._lingering: deque[tuple[float, Stream]] = deque()
+        self._lingers = True
+        self._now = now
         self._reset_here: OrderedDict[int, None] = OrderedDict()
         self._responses_at_once = 0
         self._resets_sent = 0
@@ -126,8 +131,9 @@ class Sender:
     def end(self, stream: Stream, trailers: HeaderBlock | None) -> None:
         """End the response behind what is queued, with trailers or with an empty DATA frame.
 
-        If the request is not over yet the peer is asked to stop it (RST_STREAM with NO_ERROR, as RFC 9113,
-        section 8.1 has it) once the end is out.
+        If the request is not over yet the stream lingers: what comes is dropped, and after `LINGER` seconds the peer is
+        asked to stop it (RST_STREAM with NO_ERROR, as RFC 9113, section 8.1 has it). Not at once, because a client may
+        lose the status of a call whose stream is reset while it is sending; grpcio reports an internal error then.
         """
         if not self._may_send(stream):
             return
@@ -145,7 +151,7 @@ class Sender:
     def consumed(self, stream: Stream, size: int) -> None:
         """The layer above has done with as many bytes of `on_data`. ValueError if it never got them."""
         inbox = stream.inbox
-        if stream.state is _CLOSED or inbox is None:
+        if inbox is None or not (stream.state is _OPEN or stream.state is _HALF_CLOSED_REMOTE):
             return
         increment = inbox.consumed(size)
         if increment and stream.state is _OPEN:
@@ -209,12 +215,22 @@ class Sender:
         stream.state = TRANSITIONS[stream.state][Event.SEND_END]
         if stream.state is _CLOSED:
             self._over(stream)
+        elif self._lingers:
+            self._lingering.append((self._now, stream))
         else:
             self._reset(stream, ErrorCode.NO_ERROR)
 
     def _reset(self, stream: Stream, code: int) -> None:
         self.send_reset(stream.id, code)
         self._over(stream)
+
+    def _stop_lingering(self, until: float) -> None:
+        """Reset the streams whose response ended before then, and whose request has not since."""
+        lingering = self._lingering
+        while lingering and lingering[0][0] <= until:
+            stream = lingering.popleft()[1]
+            if stream.state is not _CLOSED:
+                self._reset(stream, ErrorCode.NO_ERROR)
 
     def send_reset(self, stream_id: int, code: int) -> None:
         """RST_STREAM, and remember it: what the peer has sent before it knew is ignored."""

@@ -138,18 +138,70 @@ def test_a_late_answer_does_nothing() -> None:
     assert not connection.output
 
 
-def test_an_early_end_stops_the_request() -> None:
-    """A response that ends before its request: RST_STREAM with NO_ERROR behind it, and what is on its way is
-    ignored."""
+def ended_early() -> Recorder:
+    """A server whose response has ended before its request."""
     server = opened()
     server.receive(headers(1) + data(1, b"abc"))
     server.connection.send_headers(server.streams[1].stream, TRAILERS, end_stream=True)
-    ended, stopped = server.frames()
-    assert (ended.kind, ended.flags) == (FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM)
-    assert (stopped.kind, stopped.code) == (FrameType.RST_STREAM, ErrorCode.NO_ERROR)
-    server.receive(data(1, bytes(9000)) + data(1, b"def") + headers(1, [(b"a", b"b")], end=True))
+    (end,) = server.frames()
+    assert (end.kind, end.flags) == (FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM)
+    return server
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        data(1, bytes(9000)) + data(1, b"def", end=True),
+        data(1, bytes(9000), end=True),
+        data(1, b"") + headers(1, [(b"a", b"b")], end=True),
+        reset(1),
+        data(1, b"x", end=True) + reset(1) + window_update(1, 5),
+    ],
+    ids=["data", "large data", "trailers", "reset", "a late reset"],
+)
+def test_the_rest_of_a_request_that_was_answered_early(rest: bytes) -> None:
+    """It is dropped without a word to either side, and the stream is over with it."""
+    server = ended_early()
+    server.receive(rest)
     assert bytes(server.streams[1].data) == b"abc"
-    assert server.closed is None
+    assert server.streams[1].reset is None
+    assert server.connection.statistics().streams == 0
+    assert not server.connection.output
+    assert server.connection.held_bytes == 0
+
+
+def test_a_request_that_does_not_end_after_its_answer_is_stopped() -> None:
+    """RST_STREAM with NO_ERROR after a second, without an event; what is on its way then is ignored."""
+    server = ended_early()
+    server.now = 0.9
+    server.receive(data(1, b"def"))
+    assert not server.connection.output
+    server.now = 1.0
+    server.receive(data(1, b"ghi"))
+    (stopped,) = server.frames()
+    assert (stopped.kind, stopped.stream_id, stopped.code) == (FrameType.RST_STREAM, 1, ErrorCode.NO_ERROR)
+    server.receive(data(1, bytes(9000)) + data(1, b"jkl") + headers(1, [(b"a", b"b")], end=True))
+    assert bytes(server.streams[1].data) == b"abc"
+    assert (server.streams[1].reset, server.closed) == (None, None)
+    assert not server.connection.output
+
+
+def test_streams_that_linger_hold_up_nothing() -> None:
+    """Neither a new stream when there are as many as may be, nor the end of a connection."""
+    server = opened(ConnectionSettings(limits=Limits(concurrent_streams=1)))
+    for stream_id in (1, 3):
+        server.receive(headers(stream_id))
+        server.connection.end(server.streams[stream_id].stream, TRAILERS)
+    server.receive(request(5))
+    server.connection.respond(server.streams[5].stream, RESPONSE, (b"x",), TRAILERS)
+    assert server.connection.statistics().refused == 0
+    server.receive(headers(7))
+    server.connection.end(server.streams[7].stream, TRAILERS)
+    server.connection.shutdown()
+    server.connection.shutdown()
+    assert server.connection.finished
+    server.connection.lost()
+    assert all(seen.reset is None for seen in server.streams.values())
 
 
 def test_an_end_without_trailers() -> None:

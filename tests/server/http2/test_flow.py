@@ -120,6 +120,7 @@ def test_a_stream_that_ends_gives_back_what_it_held(how: str) -> None:
         server.connection.reset(stream, ErrorCode.CANCEL)
     else:
         server.connection.end(stream, TRAILERS)
+        server.receive(data(1, b"", end=True))
     assert [each for each in server.frames() if each.kind is FrameType.WINDOW_UPDATE and each.stream_id == 0]
     assert server.connection.statistics().held_bytes == 0
 

@@ -198,3 +198,14 @@ def test_streams_are_counted_while_they_live() -> None:
     server.connection.reset(server.streams[1].stream, ErrorCode.CANCEL)
     server.receive(request(515))
     assert 515 in server.streams
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537])
+def test_a_header_block_is_bounded_in_bytes(size: int) -> None:
+    """Over all its frames, however many there may be: 64 KiB are waited for to the end, a byte more is not."""
+    server = opened(ConnectionSettings(limits=Limits(continuations=100)))
+    long = block([*REQUEST, (b"a", b"x" * size)])[:size]
+    pieces = [long[at : at + 10_000] for at in range(0, size, 10_000)]
+    server.receive(frame(FrameType.HEADERS, 0, 1, pieces[0]))
+    server.receive(*(frame(FrameType.CONTINUATION, 0, 1, piece) for piece in pieces[1:]))
+    assert (server.closed is not None) == (size > 65_536)
