@@ -3,18 +3,21 @@
 Wide is expensive; what is called stands below its caller. Boxes too narrow to see are left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 from penstock_bench.plots import COLOURS
 from penstock_bench.profiling.layers import ORDER
 from penstock_bench.profiling.shares import Shares
+from penstock_bench.profiling.stacks import Frame
 
 _WIDTH, _ROW, _TOP, _MARGIN, _LETTER = 1400, 18, 64, 10, 6.6
 _NARROWEST = 0.0007
 """The part of the width below which there is no box."""
 _LEGEND_STEP = 98
+_STARTING = ("penstock_server/cli/", "penstock_server/app/")
+_COLOUR_OF = dict(zip(ORDER, (*COLOURS, "#5b7f2b", "#b4a99a", "#30475e", "#d0d0d0"), strict=True))
 
 
 @dataclass(slots=True)
@@ -49,13 +52,19 @@ def flame_graph(title: str, shares: Shares, cpu: float) -> str:
 def _tree(shares: Shares) -> _Node:
     root = _Node("all")
     for each in shares.stacks:
-        names = [each.stack.thread_name or "thread", *map(str, each.stack.frames)]
+        names = [each.stack.thread_name or "thread", *map(str, _inner(each.stack.frames))]
         node = root
         for name in ("", *names):
             node = node.children.setdefault(name, _Node(name)) if name else root
             node.share += each.share
             node.layers[each.layer] = node.layers.get(each.layer, 0.0) + each.share
     return root
+
+
+def _inner(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Without the command line that started it all, which is in every stack and costs nothing."""
+    outer = [place for place, frame in enumerate(frames) if any(part in frame.file for part in _STARTING)]
+    return frames[outer[-1] + 1 :] if outer else frames
 
 
 def _depth(node: _Node) -> int:
@@ -88,4 +97,4 @@ def _legend(shares: Shares) -> Iterator[str]:
 
 
 def _colour(layer: str) -> str:
-    return COLOURS[ORDER.index(layer) % len(COLOURS)]
+    return _COLOUR_OF[layer]
