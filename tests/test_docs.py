@@ -27,7 +27,18 @@ PAGES = sorted(
     )
     for page in REPOSITORY.glob(pattern)
 )
-COMMANDS = ("serve", "check", "infer", "simulate", "bench load", "bench peers", "demo", "version")
+COMMANDS = (
+    "serve",
+    "check",
+    "infer",
+    "simulate",
+    "bench load",
+    "bench peers",
+    "bench report",
+    "bench profile",
+    "demo",
+    "version",
+)
 REFERENCE = REPOSITORY / "docs" / "reference" / "command-line.md"
 # The pages for users, where an option that stands alone is one of Penstock's.
 MANUAL = [page for page in PAGES if page.parent == REPOSITORY or page.is_relative_to(REPOSITORY / "docs")]
@@ -109,7 +120,9 @@ def test_options_in_prose_exist(page: Path, options: dict[str, set[str]]) -> Non
     assert named - known == set()
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "infer", "simulate", "bench load", "bench peers"])
+@pytest.mark.parametrize(
+    "command", ["serve", "check", "infer", "simulate", "bench load", "bench peers", "bench report", "bench profile"]
+)
 def test_the_reference_lists_every_option(command: str, options: dict[str, set[str]]) -> None:
     """The table of a command has all its options and no others."""
     section = REFERENCE.read_text(encoding="utf-8").split(f"\n## penstock {command}\n")[1].split("\n## ")[0]

@@ -9,6 +9,7 @@ from typing import cast
 import typer
 
 from penstock_bench.commands.load import load
+from penstock_bench.commands.profile import profile
 from penstock_bench.commands.report import report
 from penstock_bench.output import complain
 from penstock_bench.peers.command import peers
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(load)
 app.command()(report)
+app.command()(profile)
 app.command()(peers)
 
 

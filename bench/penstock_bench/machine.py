@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,14 +15,17 @@ PACKAGES = ("penstock", "grpcio", "protobuf", "numpy", "uvloop", "onnxruntime")
 
 
 def this_machine(packages: Iterable[str] = PACKAGES) -> Machine:
-    """The machine, and the versions of these packages as far as they are installed."""
+    """The machine, and the versions of these packages as far as they are installed, with the commit of a checkout."""
+    versions = {name: found for name in packages if (found := _version(name))}
+    if commit := _commit():
+        versions["commit"] = commit
     return Machine(
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        versions={name: found for name in packages if (found := _version(name))},
+        versions=versions,
     )
 
 
@@ -29,6 +33,18 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """Of the repository that this file is part of, with a + if it was changed; empty if it is installed."""
+    here = Path(__file__).resolve().parent
+    if here.parent.name != "bench" or not (here.parent.parent / ".git").exists():
+        return ""
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
 
 

@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 32, 66, 52  # of the frame: space for labels,
 _TICKS = 6
 _LEGEND_ROW, _LEGEND_SIGN, _LETTER = 20, 50, 7.2  # height, width of a line's sign with its spaces, of a letter
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 4", "1 4", "14 3 2 3 2 3", "6 2 1 2", "3 6")
-_COLOURS = (
+COLOURS = (
     *("#2f7ed8", "#d9730d", "#1f9d6b", "#a259d9", "#d6455d"),
     *("#0fa3b1", "#9c6b3f", "#d957a8", "#8a8f2a", "#7a8699"),
 )
@@ -35,7 +35,7 @@ _MARKERS = (
     "m-2.5-4.3h5l2.5 4.3l-2.5 4.3h-5l-2.5-4.3z",
     "m-5-2h10v4h-10z",
 )
-LOOKS = len(_COLOURS)
+LOOKS = len(COLOURS)
 
 _MARGIN, _VALUE_WIDTH = 14, 120  # of bars: what is left free at the left, and at the right for the values
 _NAME_HEIGHT, _BAR_HEIGHT, _BAR_GAP = 20, 15, 9
@@ -66,7 +66,7 @@ tr.loud td { background: color-mix(in srgb, #d6455d 14%, transparent); }
 .loud-note p { margin: .3rem 0; }
 dt { font-weight: 600; margin-top: .5rem; } dd { margin-left: 1.2rem; overflow-wrap: anywhere; }
 """  # noqa: E501 - a rule a line
-_LOOKS = "\n".join(f"svg .s{n} {{ stroke: {c}; }} svg .m{n} {{ fill: {c}; }}" for n, c in enumerate(_COLOURS))
+_LOOKS = "\n".join(f"svg .s{n} {{ stroke: {c}; }} svg .m{n} {{ fill: {c}; }}" for n, c in enumerate(COLOURS))
 
 
 def number(value: float) -> str:
