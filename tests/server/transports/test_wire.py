@@ -165,13 +165,18 @@ async def test_the_server_keeps_deadlines_by_itself(serve: Serve, connect: Conne
 
 
 async def test_deadlines_in_any_order(serve: Serve, connect: Connect) -> None:
-    """The earliest first, whenever it was set."""
+    """The earliest first, whenever it was set and on whichever connection."""
     slow = Slow()
-    peer = await connect(await serve({CALL: slow.unary}))
-    streams = {ms: peer.call(CALL, framed(b"%d" % ms), (("grpc-timeout", f"{ms}m"),)) for ms in (90, 10, 50)}
+    transport = await serve({CALL: slow.unary})
+    peers = {ms: await connect(transport) for ms in (90, 10, 50)}
+    streams = {ms: peer.call(CALL, framed(b"%d" % ms), (("grpc-timeout", f"{ms}m"),)) for ms, peer in peers.items()}
+    await slow.news.has("call", 3)
+    began = time.monotonic()
     for ms in (10, 50, 90):
-        assert (await peer.end(streams[ms]))[0] == 4
-        assert sum(peer.ended(stream) for stream in streams.values()) == {10: 1, 50: 2, 90: 3}[ms]
+        assert (await peers[ms].end(streams[ms]))[0] == 4
+    assert time.monotonic() - began < 2
+    cancelled = [int(event.removeprefix("cancel ")) for event in slow.news.events if event != "call"]
+    assert [slow.messages[number] for number in cancelled] == [b"10", b"50", b"90"]
 
 
 async def test_trailers_end_a_request(serve: Serve, connect: Connect) -> None:
@@ -526,6 +531,24 @@ async def test_half_sent_messages_are_bounded_together(serve: Serve, connect: Co
         await peer.close()
     await no_connections(transport)
     assert transport.statistics().held_bytes == 0
+
+
+@pytest.mark.parametrize("path", [CALL, STREAM])
+async def test_a_call_that_ends_holds_nothing(serve: Serve, connect: Connect, path: str) -> None:
+    """While its connection goes on."""
+    limits = dataclasses.replace(QUICK, stream_window=65_535)
+    transport = await serve({CALL: Slow().unary, STREAM: Conversations().stream}, limits)
+    peer = await connect(transport)
+    stream = peer.call(path)
+    await peer.send_all(stream, framed(bytes(2 * MIB))[:MIB])
+    other = await connect(transport)
+    while transport.statistics().held_bytes < MIB - 65_535:
+        assert (await other.end(other.call("/no/such", b"")))[0] == 12
+    peer.h2.reset_stream(stream)
+    peer.flush()
+    while transport.statistics().held_bytes:
+        assert (await other.end(other.call("/no/such", b"")))[0] == 12
+    assert transport.statistics().connections == 2
 
 
 async def test_who_holds_most_goes_first(serve: Serve, connect: Connect) -> None:
