@@ -91,7 +91,8 @@ _DATA, _HEADERS, _WINDOW_UPDATE = FrameType.DATA.value, FrameType.HEADERS.value,
 _CONTINUATION = FrameType.CONTINUATION.value
 _HALF_CLOSED_LOCAL = State.HALF_CLOSED_LOCAL
 _OPEN, _HALF_CLOSED_REMOTE = State.OPEN, State.HALF_CLOSED_REMOTE
-_END_HEADERS, _END_STREAM = Flag.END_HEADERS.value, Flag.END_STREAM.value
+_END_HEADERS, _END_STREAM, _ACK = Flag.END_HEADERS.value, Flag.END_STREAM.value, Flag.ACK.value
+_PADDED, _PRIORITY = Flag.PADDED.value, Flag.PRIORITY.value
 Head = TypeVar("Head")
 HeadIn = TypeVar("HeadIn", contravariant=True)
 
@@ -519,7 +520,7 @@ class Connection(Sender, Generic[Head]):
         """A frame that is not all there, or too long to ever be. Where to go on."""
         if length > MAX_FRAME_SIZE:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-        if kind == _DATA and length > _LARGE and not flags & Flag.PADDED:
+        if kind == _DATA and length > _LARGE and not flags & _PADDED:
             self._begin_data(length, flags, stream_id)
             return at + HEADER_BYTES
         return at
@@ -531,7 +532,7 @@ class Connection(Sender, Generic[Head]):
             return
         if self._block is not None and (kind != _CONTINUATION or stream_id != self._block.stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
-        if self.phase is _SETTINGS and (kind != FrameType.SETTINGS or flags & Flag.ACK):
+        if self.phase is _SETTINGS and (kind != FrameType.SETTINGS or flags & _ACK):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         # No type of frame is looked up in its enum here: that costs as much as handling it.
         try:
@@ -582,14 +583,14 @@ class Connection(Sender, Generic[Head]):
     def _receive_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}")
-        if flags & Flag.PADDED:
+        if flags & _PADDED:
             payload = _unpadded(payload)
-        if flags & Flag.PRIORITY:
+        if flags & _PRIORITY:
             if len(payload) < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
             payload = payload[5:]
-        end_stream = bool(flags & Flag.END_STREAM)
-        if flags & Flag.END_HEADERS:
+        end_stream = bool(flags & _END_STREAM)
+        if flags & _END_HEADERS:
             self._block_complete(stream_id, payload, end_stream)
         else:
             self._block = _Block(stream_id, end_stream, [payload], len(payload))
@@ -603,7 +604,7 @@ class Connection(Sender, Generic[Head]):
         block.size += len(payload)
         if len(block.parts) > 1 + self._limits.continuations or block.size > self._limits.header_block_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
-        if flags & Flag.END_HEADERS:
+        if flags & _END_HEADERS:
             self._block = None
             self._go_on_plainly()
             self._block_complete(stream_id, b"".join(block.parts), block.end_stream)
@@ -705,11 +706,11 @@ class Connection(Sender, Generic[Head]):
         """A DATA frame that is all there."""
         length = after - body
         padding = 0
-        if flags & Flag.PADDED:
+        if flags & _PADDED:
             padding = _padding(length, data, body)
             body += 1
             after -= padding - 1
-        end_stream = bool(flags & Flag.END_STREAM)
+        end_stream = bool(flags & _END_STREAM)
         stream = self._data_target(stream_id, length, padding, end_stream)
         if stream is None:
             return
@@ -725,7 +726,7 @@ class Connection(Sender, Generic[Head]):
             return False
         high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(view, at)
         length = high << 8 | low
-        if kind != _DATA or not _LARGE < length <= MAX_FRAME_SIZE or flags & Flag.PADDED:
+        if kind != _DATA or not _LARGE < length <= MAX_FRAME_SIZE or flags & _PADDED:
             return False
         self._begin_data(length, flags, stream_id & STREAM_ID_MASK)
         return True
@@ -735,7 +736,7 @@ class Connection(Sender, Generic[Head]):
         if self._block is not None or self.phase is _SETTINGS:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA where it may not be")
         self._data_left = length
-        self._data_ends = bool(flags & Flag.END_STREAM)
+        self._data_ends = bool(flags & _END_STREAM)
         self._data_stream = None
         try:
             self._data_stream = self._data_target(stream_id, length, 0, self._data_ends)
@@ -815,7 +816,7 @@ class Connection(Sender, Generic[Head]):
         self._settings.take()
         if stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
-        if flags & Flag.ACK:
+        if flags & _ACK:
             if payload:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS with ACK is not empty")
             self.settings_acknowledged = True
@@ -856,7 +857,7 @@ class Connection(Sender, Generic[Head]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 bytes long")
-        if not flags & Flag.ACK:
+        if not flags & _ACK:
             self._control(ping(payload, ack=True))
         elif payload == _DRAIN_PING and self.phase is Phase.DRAINING:
             self.shutdown()
