@@ -733,5 +733,5 @@ def test_peers_are_named_as_grpc_names_them(address: object, name: str) -> None:
 def test_a_head_with_a_deadline(deadline: float) -> None:
     """Is the head, and nothing else changed."""
     head = RequestHead("/a/b", (("k", "v"),), inf, "ipv4:1.2.3.4:5")
-    assert with_deadline(head, deadline) == dataclasses.replace(head, deadline=deadline)
+    assert dataclasses.astuple(with_deadline(head, deadline)) == ("/a/b", (("k", "v"),), deadline, "ipv4:1.2.3.4:5")
     assert head.deadline == inf

@@ -15,7 +15,7 @@ Rules:
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from penstock_server.errors import Failure, Trailers, failure_of
 from penstock_server.grpc_wire.call import StreamRequest, UnaryRequest
@@ -29,6 +29,7 @@ from penstock_server.service.seam import (
     Buffer,
     Cancel,
     Parts,
+    Reply,
     RequestHead,
     Stream,
     StreamHandler,
@@ -59,23 +60,13 @@ class Route:
         """The whole response, if the call is not served; a route without one has a method."""
 
 
-_new_head: Any = object.__new__
-_set_method, _set_metadata, _set_deadline, _set_peer = (
-    RequestHead.__dict__[name].__set__ for name in ("method", "metadata", "deadline", "peer")
-)
-
-
 def with_deadline(head: RequestHead, deadline: float) -> RequestHead:
-    """A copy with a deadline.
+    """A copy with a deadline."""
+    return RequestHead(head.method, head.metadata, deadline, head.peer)
 
-    A frozen dataclass pays for its constructor; this is a third of it, for every call of clients with timeouts.
-    """
-    copy: RequestHead = _new_head(RequestHead)
-    _set_method(copy, head.method)
-    _set_metadata(copy, head.metadata)
-    _set_deadline(copy, deadline)
-    _set_peer(copy, head.peer)
-    return copy
+
+Method = Callable[[RequestHead, Buffer, Reply], Cancel]
+"""What a unary method is called with."""
 
 
 class Link(Protocol):
@@ -96,6 +87,10 @@ class Link(Protocol):
 
     def later(self, work: Callable[[], None]) -> None:
         """Do this at the end of the connection's turn."""
+        ...
+
+    def call(self, method: Method, head: RequestHead, call: "UnaryCall", message: Buffer) -> None:
+        """Hand a whole message to its method."""
         ...
 
     def rest(self, call: "StreamCall") -> None:
@@ -126,6 +121,7 @@ class UnaryCall:
         if stream is None:
             return
         self.stream = None
+        self.cancel = nothing_to_cancel  # what it belongs to knows this call: together they would be garbage
         link = self.link
         if isinstance(outcome, Failure):
             link.http2.send_headers(stream, ends.badly(outcome, trailers, True), end_stream=True)
@@ -143,19 +139,15 @@ class UnaryCall:
         """The peer has given the call up."""
         if self.stream is not None:
             self.stream = None
-            self._stop()
+            cancel, self.cancel = self.cancel, nothing_to_cancel
+            _stop(cancel)
 
     def cut(self, failure: Failure) -> None:
         """End it from here."""
         if self.stream is not None:
+            cancel = self.cancel
             self(failure)
-            self._stop()
-
-    def _stop(self) -> None:
-        try:
-            self.cancel()
-        except Exception as error:
-            failure_of(error, during="the cancelling of a call")
+            _stop(cancel)
 
     # A whole message has come: nothing more is to.
 
@@ -168,10 +160,17 @@ class UnaryCall:
     def on_writable(self) -> None: ...
 
 
+def _stop(cancel: Cancel) -> None:
+    try:
+        cancel()
+    except Exception as error:
+        failure_of(error, during="the cancelling of a call")
+
+
 class ReceivingCall(UnaryCall):
     """A unary call of which the message comes in pieces. What it holds is counted until the method gets it."""
 
-    __slots__ = ("_began", "_dispatch", "_held", "_request")
+    __slots__ = ("_began", "_head", "_held", "_method", "_request")
 
     def __init__(
         self,
@@ -179,11 +178,13 @@ class ReceivingCall(UnaryCall):
         stream: WireStream,
         deadline: float,
         inflate: Inflate | None,
-        dispatch: "Callable[[UnaryCall, Buffer], None]",
+        method: Method,
+        head: RequestHead,
     ) -> None:
         super().__init__(link, stream, deadline)
         self._request: UnaryRequest | None = UnaryRequest(link.max_message_bytes, inflate)
-        self._dispatch = dispatch
+        self._method = method
+        self._head = head
         self._held = 0
         self._began = link.now
         link.half.add(self)
@@ -221,7 +222,7 @@ class ReceivingCall(UnaryCall):
         except Refusal as refusal:
             self.cut(Failure(Status(refusal.status), refusal.message))
         else:
-            self._dispatch(self, message)
+            self.link.call(self._method, self._head, self, message)
 
     def __call__(self, outcome: Parts | Failure, trailers: Trailers = (), /) -> None:
         self._let_go()

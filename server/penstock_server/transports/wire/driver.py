@@ -25,9 +25,17 @@ from penstock_server.http2.connection import Connection
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.headers import HeaderBlock
 from penstock_server.http2.streams import Stream as WireStream
-from penstock_server.service.seam import Buffer, Cancel, Reply, RequestHead, nothing_to_cancel
+from penstock_server.service.seam import Buffer, RequestHead, nothing_to_cancel
 from penstock_server.transports.wire import ends
-from penstock_server.transports.wire.calls import Call, ReceivingCall, Route, StreamCall, UnaryCall, with_deadline
+from penstock_server.transports.wire.calls import (
+    Call,
+    Method,
+    ReceivingCall,
+    Route,
+    StreamCall,
+    UnaryCall,
+    with_deadline,
+)
 from penstock_server.transports.wire.hub import Hub
 
 _log = logging.getLogger(__name__)
@@ -204,7 +212,7 @@ class Driver(asyncio.Protocol):
             call = UnaryCall(self, stream, deadline)
             request = with_deadline(head.head, deadline)
         stream.context = call
-        self._call(method, request, call, message)
+        self.call(method, request, call, message)
 
     def on_headers(self, stream: WireStream, head: Route, varying: bytes | None, end_stream: bool) -> None:
         if head.refusal is not None:
@@ -229,10 +237,7 @@ class Driver(asyncio.Protocol):
         method = route.unary
         assert method is not None
 
-        def dispatch(call: UnaryCall, message: Buffer) -> None:
-            self._call(method, head, call, message)
-
-        stream.context = receiving = ReceivingCall(self, stream, head.deadline, route.inflate, dispatch)
+        stream.context = receiving = ReceivingCall(self, stream, head.deadline, route.inflate, method, head)
         return receiving
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
@@ -290,9 +295,9 @@ class Driver(asyncio.Protocol):
             return None
         return self.now + seconds
 
-    def _call(
+    def call(
         self,
-        method: Callable[[RequestHead, Buffer, Reply], Cancel],
+        method: Method,
         head: RequestHead,
         call: UnaryCall,
         message: Buffer,
