@@ -1,7 +1,7 @@
 """Runs the generators of a decoupled model: many requests beside each other, any number of responses for each.
 
 An instance has one thread with an event loop of its own, on which each request is a task that steps through its
-generator. So async generators wait beside each other, and plain ones take turns, a response each; one that sleeps
+generator. So async generators wait beside each other, and plain ones take turns, a window of responses each; one that sleeps
 instead of awaiting holds the others up.
 
 A generator may be WINDOW responses ahead of whoever takes them. Then it is not stepped until there is room: a client
@@ -136,8 +136,7 @@ class GeneratorRunner:
             async for tensors in responses:
                 self._tell(partial(respond, tensors))
                 del tensors
-                await flow.room.acquire()
-                await asyncio.sleep(0)  # a plain generator never awaits: the others' turn
+                await flow.room.acquire()  # a plain generator never awaits: here comes the others' turn
         finally:
             await responses.aclose()
 

@@ -32,7 +32,7 @@ def test_each_seat_gets_its_own_back() -> None:
 def test_rows_without_a_sequence_have_initial_states() -> None:
     """Padding, and empty seats of a direct batch: a model must not see what is another's."""
     kept = states()
-    kept.scatter(rows(1), rows(0), [np.array([[1, 2]], np.float32)])
+    kept.scatter(rows(0, 1), rows(0, 1), [np.array([[3, 4], [1, 2]], np.float32)])
     assert kept.gather(rows(1), rows(2), 3)["S"].tolist() == [[7, 8], [7, 8], [1, 2]]
 
 
