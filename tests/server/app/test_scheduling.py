@@ -487,7 +487,7 @@ def test_server_timing_is_told_to_who_asks(repository: Repository, serve: Serve,
         assert str(dict(failed.trailing_metadata())["server-timing"]).startswith("total;dur=")
 
 
-_LABELS = ("model", "version", "class", "reason", "le", "cache", "code")
+_LABELS = ("model", "version", "class", "reason", "le", "code", "cache")
 
 
 def scrape(served: Served) -> dict[tuple[str, tuple[str, ...]], float]:

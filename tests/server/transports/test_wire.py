@@ -284,6 +284,26 @@ async def test_a_stream_has_its_turn(serve: Serve, connect: Connect) -> None:
     assert asked == [10, 7, 4, 1]
 
 
+@pytest.mark.parametrize("path", ["/no/such", STREAM])
+async def test_an_end_waits_for_the_end_of_its_request(serve: Serve, connect: Connect, path: str) -> None:
+    """A client that is still sending is heard out, for a moment: grpc.aio's would report another error."""
+    streams: Methods = {STREAM: Conversations(lambda c: c.sink.finish(Failure(Status.UNIMPLEMENTED, "no"))).stream}
+    patient = await serve({**streams, ECHO: Unary(echo)}, dataclasses.replace(QUICK, early_end=60.0))
+    peer = await connect(patient)
+    stream = peer.call(path)
+    peer.send(stream, framed(b"x"))
+    assert await peer.end(peer.call(ECHO, framed(b"x"))) == (0, "")
+    assert not peer.ended(stream)
+    peer.send(stream, framed(b"y"), end=True)
+    assert (await peer.end(stream))[0] == 12
+    never = peer.call(path)
+    assert await peer.end(peer.call(ECHO, framed(b"x"))) == (0, "")
+    await patient.stop(0.0)
+    assert (await peer.end(never))[0] == 12
+    hasty = await connect(await serve(streams, dataclasses.replace(QUICK, early_end=0.01)))
+    assert (await hasty.end(hasty.call(path)))[0] == 12
+
+
 async def test_a_window_is_given_back_as_messages_are_consumed(serve: Serve, connect: Connect) -> None:
     """Not as they are received: the peer's own window stops it."""
     limits = dataclasses.replace(QUICK, stream_window=65_535)
@@ -510,7 +530,7 @@ async def test_connections_are_bounded(serve: Serve, connect: Connect) -> None:
 @pytest.mark.parametrize("path", [CALL, STREAM])
 async def test_half_sent_messages_are_bounded_together(serve: Serve, connect: Connect, path: str) -> None:
     """Over all connections, by what has come and not by what was announced."""
-    limits = dataclasses.replace(QUICK, stream_window=65_535)
+    limits = dataclasses.replace(QUICK, stream_window=65_535, early_end=0.0)
     methods: Methods = {CALL: Slow().unary, ECHO: Unary(echo), STREAM: Conversations().stream}
     transport = await serve(methods, limits, max_held_bytes=4 * MIB)
     calls: list[tuple[Peer, int]] = []

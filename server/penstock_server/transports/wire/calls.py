@@ -85,6 +85,10 @@ class Link(Protocol):
         """There is output."""
         ...
 
+    def end(self, stream: WireStream, block: HeaderBlock) -> None:
+        """End a call with its trailers, or with a response that is nothing else."""
+        ...
+
     def later(self, work: Callable[[], None]) -> None:
         """Do this at the end of the connection's turn."""
         ...
@@ -124,12 +128,12 @@ class UnaryCall:
         self.cancel = nothing_to_cancel  # what it belongs to knows this call: together they would be garbage
         link = self.link
         if isinstance(outcome, Failure):
-            link.http2.send_headers(stream, ends.badly(outcome, trailers, True), end_stream=True)
+            link.end(stream, ends.badly(outcome, trailers, True))
         else:
             size = len(outcome[0]) if len(outcome) == 1 else sum(map(len, outcome))
             if size > link.max_message_bytes:
                 block = ends.badly(ends.too_large(size, link.max_message_bytes), trailers, True)
-                link.http2.send_headers(stream, block, end_stream=True)
+                link.end(stream, block)
             else:
                 end = ends.well(trailers) if trailers else ends.OK
                 link.http2.respond(stream, ends.RESPONSE, (size.to_bytes(5, "big"), *outcome), end)
@@ -337,11 +341,9 @@ class StreamCall:
         if failure is None:
             if not self._responded:
                 http2.send_headers(stream, ends.RESPONSE)
-            http2.end(stream, ends.OK)
-        elif self._responded:
-            http2.end(stream, ends.badly(failure))
+            self.link.end(stream, ends.OK)
         else:
-            http2.send_headers(stream, ends.badly(failure, (), True), end_stream=True)
+            self.link.end(stream, ends.badly(failure, (), not self._responded))
         self.link.touch()
 
     # The connection.

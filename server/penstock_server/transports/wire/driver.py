@@ -24,6 +24,7 @@ from penstock_server.grpc_wire.timeouts import parse_timeout
 from penstock_server.http2.connection import Connection
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.headers import HeaderBlock
+from penstock_server.http2.streams import State
 from penstock_server.http2.streams import Stream as WireStream
 from penstock_server.service.seam import Buffer, RequestHead, nothing_to_cancel
 from penstock_server.transports.wire import ends
@@ -69,6 +70,8 @@ class Driver(asyncio.Protocol):
         self.turn = 0
         self._later: list[Callable[[], None]] = []
         self._resting: list[StreamCall] = []
+        # Ends that wait for those of their requests, by stream.
+        self._early: dict[int, tuple[WireStream, HeaderBlock, asyncio.TimerHandle]] = {}
         self._held = 0  # of all this connection holds, as the hub knows it
         self._beyond = 0  # of that, what no window bounds
 
@@ -113,6 +116,9 @@ class Driver(asyncio.Protocol):
         self.http2.lost()
         self._later.clear()
         self._resting.clear()
+        for _, _, handle in self._early.values():
+            handle.cancel()
+        self._early.clear()
         self._hub.remove(self)
         self.account(lost=True)
 
@@ -174,6 +180,21 @@ class Driver(asyncio.Protocol):
         self._later.append(work)
         self.touch()
 
+    def end(self, stream: WireStream, block: HeaderBlock) -> None:
+        if stream.state is State.OPEN:
+            handle = self._hub.call_later(self.limits.early_end, lambda: self._end_early(stream.id))
+            self._early[stream.id] = (stream, block, handle)
+        else:
+            self.http2.end(stream, block)
+
+    def _end_early(self, stream_id: int) -> None:
+        """The request is over now, or was waited for long enough."""
+        if stream_id in self._early:
+            stream, block, handle = self._early.pop(stream_id)
+            handle.cancel()
+            self.http2.end(stream, block)
+            self.touch()
+
     def rest(self, call: StreamCall) -> None:
         self._resting.append(call)
         self.touch()
@@ -216,7 +237,7 @@ class Driver(asyncio.Protocol):
 
     def on_headers(self, stream: WireStream, head: Route, varying: bytes | None, end_stream: bool) -> None:
         if head.refusal is not None:
-            self.http2.send_headers(stream, head.refusal, end_stream=True)
+            self.end(stream, head.refusal)
             return
         deadline = inf if varying is None else self._deadline(stream, varying)
         if deadline is None:
@@ -246,11 +267,15 @@ class Driver(asyncio.Protocol):
             call.on_data(stream, data, end_stream)
         else:
             self.http2.consumed(stream, len(data))
+        if end_stream and self._early:
+            self._end_early(stream.id)
 
     def on_trailers(self, stream: WireStream, headers: list[Field]) -> None:
         call: Call | None = stream.context
         if call is not None:
             call.on_end()
+        if self._early:
+            self._end_early(stream.id)
 
     def on_reset(self, stream: WireStream, code: int) -> None:
         call: Call | None = stream.context
@@ -288,10 +313,10 @@ class Driver(asyncio.Protocol):
         try:
             seconds = parse_timeout(timeout)
         except ValueError:
-            self.http2.send_headers(stream, ends.badly(ends.BAD_TIMEOUT, (), True), end_stream=True)
+            self.end(stream, ends.badly(ends.BAD_TIMEOUT, (), True))
             return None
         if not seconds:
-            self.http2.send_headers(stream, ends.badly(ends.DEADLINE_EXCEEDED, (), True), end_stream=True)
+            self.end(stream, ends.badly(ends.DEADLINE_EXCEEDED, (), True))
             return None
         return self.now + seconds
 
@@ -370,6 +395,8 @@ class Driver(asyncio.Protocol):
         self.now = time.monotonic()
         for call in self.open_calls():
             call.cut(ends.STOPPED)
+        for stream_id in list(self._early):
+            self._end_early(stream_id)
         self.flush()
         self.http2.close(ErrorCode.NO_ERROR, "the server has stopped")
         self.flush()

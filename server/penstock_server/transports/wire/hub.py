@@ -9,6 +9,7 @@ import heapq
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -170,6 +171,10 @@ class Hub:
             header_misses=counts["header_misses"],
             resets=counts["resets"],
         )
+
+    def call_later(self, seconds: float, work: Callable[[], None]) -> asyncio.TimerHandle:
+        """A timer of the loop."""
+        return self._loop.call_later(seconds, work)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,9 @@ class WireLimits:
     message: float = 30.0
     """For a message that has begun to come in whole; and a second more for each `message_rate` bytes of it."""
     message_rate: int = 64 * 1024
+    early_end: float = 0.02
+    """How long a call's end waits for the end of its request. A client that hears that its call has ended while it
+    still sends may take the wrong thing for the reason: grpc.aio's says INTERNAL, `Internal error from Core`."""
     goaway: float = 1.0
     """For a peer to answer the first GOAWAY, whose answer says that it knows."""
     linger: float = 1.0
