@@ -1,8 +1,8 @@
 """Runs the generators of a decoupled model: many requests beside each other, any number of responses for each.
 
 An instance has one thread with an event loop of its own, on which each request is a task that steps through its
-generator. So async generators wait beside each other, and plain ones take turns, a window of responses each; one that sleeps
-instead of awaiting holds the others up.
+generator. So async generators wait beside each other, and plain ones take turns, a window of responses each; one that
+sleeps instead of awaiting holds the others up.
 
 A generator may be WINDOW responses ahead of whoever takes them. Then it is not stepped until there is room: a client
 that reads slowly slows its own generator, and no other.
