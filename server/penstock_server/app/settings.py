@@ -34,7 +34,7 @@ class ServerSettings:
     source: Path
     """A model repository, or a single `.onnx` file."""
     transport: TransportSettings = field(default_factory=TransportSettings)
-    transport_name: TransportName = TransportName.GRPCIO
+    transport_name: TransportName = TransportName.WIRE
     metrics_port: int | None = 8002
     """0: any free one. None: no metrics port."""
     compat: Compat = Compat.NONE

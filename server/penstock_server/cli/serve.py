@@ -96,7 +96,7 @@ def serve(
     metrics: Annotated[bool, _option("Whether there is a metrics port.", _WHERE)] = True,
     transport: Annotated[
         TransportName, _option("What speaks gRPC: Penstock itself, or grpcio.", _WHERE)
-    ] = TransportName.GRPCIO,
+    ] = TransportName.WIRE,
     tls_cert: Annotated[Path | None, _pem("The server's certificate chain.")] = None,
     tls_key: Annotated[Path | None, _pem("Its private key.")] = None,
     tls_client_ca: Annotated[
