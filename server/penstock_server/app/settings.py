@@ -37,7 +37,7 @@ class ServerSettings:
     workers: int = 1
     """Processes that serve the port; each is a server of its own, for which the bounds below hold."""
     transport: TransportSettings = field(default_factory=TransportSettings)
-    transport_name: TransportName = TransportName.GRPCIO
+    transport_name: TransportName = TransportName.WIRE
     metrics_port: int | None = 8002
     """0: any free one. None: no metrics port."""
     compat: Compat = Compat.NONE

@@ -109,7 +109,7 @@ def serve(
     metrics: Annotated[bool, _option("Whether there is a metrics port.", _WHERE)] = True,
     transport: Annotated[
         TransportName, _option("What speaks gRPC: Penstock itself, or grpcio.", _WHERE)
-    ] = TransportName.GRPCIO,
+    ] = TransportName.WIRE,
     workers: Annotated[
         int,
         typer.Option(

@@ -423,7 +423,7 @@ def test_help_shows_every_option_and_its_default(help_of: Callable[..., str]) ->
     for parameter in serve_parameters().values():
         if parameter.name != "source":
             assert f"{parameter.opts[0]} " in text
-    for default in ("127.0.0.1", "8001", "8002", "4096", "30.0", "info", "text", "grpcio", "none"):
+    for default in ("127.0.0.1", "8001", "8002", "4096", "30.0", "info", "text", "wire", "none"):
         assert f"[default: {default}]" in text
     assert "[default: (64 for a single file, 4 in a repository)]" in text
     assert "[default: (64 MiB; 2 GiB with --compat triton)]" in text
