@@ -102,6 +102,11 @@ class Step(Generic[P]):
         flags = (" START" if self.start else "") + (" END" if self.end else "")
         return f"<Step of {self.id!r}{flags}: {self.state.name}>"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was finished, lost or cancelled."""
+        return self.state is _State.OVER
+
 
 class Sequence(Generic[P]):
     """A sequence from its START to its end."""
@@ -348,6 +353,7 @@ class SequenceTable(Generic[P]):
     def _begin_behind(self, sequence: Sequence[P]) -> None:
         successor = self._sequences[sequence.id] = Sequence(sequence.id, sequence.waiting)
         successor.closed = sequence.closed
+        successor.lasts = sequence.lasts
         self._started += 1
         self._backlog[successor] = None
 

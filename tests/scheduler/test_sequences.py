@@ -195,6 +195,20 @@ def test_a_sequence_that_lasts_is_never_idle_for_too_long() -> None:
     assert 1 in seats  # its step runs
 
 
+def test_a_sequence_that_begins_behind_an_end_lasts_like_its_step() -> None:
+    """It was sent before the one before it was over; its stream is as open."""
+    seats = table()
+    end, again = Step("end", 1, start=True, end=True, lasts=True), Step("again", 1, start=True, lasts=True)
+    submit(seats, end, again)
+    seats.poll(0.0)
+    seats.finish(end, 0.0)
+    seats.poll(0.0)
+    seats.finish(again, 0.0)
+    seats.poll(0.0)
+    assert seats.next_wakeup() is None
+    submit(seats, Step("late", 1, lasts=True), now=100 * IDLE)
+
+
 def test_a_step_keeps_its_sequence_awake() -> None:
     """Idle is only who has neither a step that waits nor one that runs."""
     seats, first, second = table(), start(1), Step("second", 1)

@@ -37,6 +37,7 @@ class GeneratorFlow:
         # The runner's, on its own loop:
         self.room = asyncio.Semaphore(WINDOW)
         self.task: asyncio.Task[None] | None = None
+        """From when it has begun: a task that is cancelled before would never tell its end."""
         self.is_cancelled = False
 
     def __repr__(self) -> str:
@@ -54,9 +55,10 @@ class GeneratorFlow:
         self._withheld = 0
 
     def cancel(self) -> None:
-        self._post(self._cancel)
+        self._post(self.cancel_here)
 
-    def _cancel(self) -> None:
+    def cancel_here(self) -> None:
+        """The same, on the runner's loop."""
         self.is_cancelled = True
         if self.task is not None:
             self.task.cancel()
@@ -76,7 +78,7 @@ class GeneratorRunner:
         self._post = post
         self._name = name
         self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], GeneratorFlow] = {}
         self._thread = threading.Thread(target=self._run_loop, name=f"penstock {name}", daemon=True)
         self._thread.start()
 
@@ -103,8 +105,8 @@ class GeneratorRunner:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            for task in self._tasks:
-                task.cancel()
+            for flow in self._tasks.values():
+                flow.cancel_here()
             self._loop.run_until_complete(asyncio.gather(*self._tasks))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
@@ -112,15 +114,18 @@ class GeneratorRunner:
             close(self._instance, self._name)
 
     def _begin(self, batch: ModelBatch, flow: GeneratorFlow, done: Done) -> None:
-        flow.task = self._loop.create_task(self._run(batch, flow, done))
-        self._tasks.add(flow.task)
-        flow.task.add_done_callback(self._tasks.discard)
+        task = self._loop.create_task(self._run(batch, flow, done))
+        self._tasks[task] = flow
+        task.add_done_callback(self._tasks.pop)
 
     async def _run(self, batch: ModelBatch, flow: GeneratorFlow, done: Done) -> None:
         batch.started = time.monotonic()
-        outcome: Outcome = {}
+        flow.task = asyncio.current_task()
+        outcome: Outcome = _CANCELLED
         try:
-            await self._step_through(self._instance.stream(batch), batch, flow)
+            if not flow.is_cancelled:
+                await self._step_through(self._instance.stream(batch), batch, flow)
+                outcome = {}
         except BaseException as error:  # a model may raise SystemExit or KeyboardInterrupt; the server stays
             outcome = _CANCELLED if flow.is_cancelled else failure_of(error, during=f"execution of {self._name}")
         batch.ended = time.monotonic()
@@ -137,6 +142,8 @@ class GeneratorRunner:
                 self._tell(partial(respond, tensors))
                 del tensors
                 await flow.room.acquire()  # a plain generator never awaits: here comes the others' turn
+                if flow.is_cancelled:  # and the generator has caught what told it so
+                    raise asyncio.CancelledError
         finally:
             await responses.aclose()
 

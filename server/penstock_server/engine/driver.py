@@ -267,15 +267,20 @@ class Driver:
             if failures and index in failures:
                 self._answer(job, failures[index])
             elif not job.is_settled:
-                arrays = outputs.of(job, start, end)
-                if length:
-                    tensors = [self._spec.outputs[output] for output in job.plan.outputs]
-                    arrays = [cut(*pair, job.length, length) for pair in zip(arrays, tensors, strict=True)]
+                arrays = self._own(job, outputs, start, end, length)
                 share = None if shares is None else shares[index]
                 whole = arrays if share is None else _joined(job, share, arrays)
                 if whole is not None:
                     self._answer(job, whole)
             start = end
+
+    def _own(self, job: Job, outputs: BatchOutputs, start: int, end: int, bucket: int) -> list[Array]:
+        """A request's rows of the outputs, as long as the request if they were padded to a bucket's length."""
+        arrays = outputs.of(job, start, end)
+        if not bucket:
+            return arrays
+        tensors = [self._spec.outputs[output] for output in job.plan.outputs]
+        return [cut(*pair, job.length, bucket) for pair in zip(arrays, tensors, strict=True)]
 
 
 _NO_ROWS = np.empty(0, np.intp)

@@ -117,8 +117,19 @@ class SequenceDriver(Driver):
         self._perform()
 
     def drain(self, on_idle: Callable[[], None]) -> None:
+        """Let no sequence begin, run the steps that wait, then admit nothing more and call back once."""
         self.table.drain()
-        super().drain(on_idle)
+        if self._closed:
+            on_idle()
+            return
+        self._on_idle = on_idle
+        self._turns.soon()
+
+    def tell_if_idle(self) -> None:
+        """The scheduler stays open until then: it is shown the steps of a sequence, and rounds, one after the other."""
+        if self._on_idle is not None and self.table.is_idle:
+            self.scheduler.drain()
+            super().tell_if_idle()
 
     async def close(self, timeout: float) -> bool:
         self._alarm.close()
@@ -164,9 +175,12 @@ class SequenceDriver(Driver):
                         self._run_step(step, now)
                     case Lost(step, loss):
                         step.payload.settle(_outcome_of(loss))
-                    case Ended():
-                        pass  # its seat is begun anew by whoever gets it
+                    case Ended(sequence):  # whoever gets its seat begins anew, and runs later than now
+                        if sequence.seat is not None:
+                            self.states.drop(sequence.seat)
         self._alarm.set(self.table.next_wakeup())
+        if self._on_idle is not None:
+            self._turns.soon()
 
     def _run_step(self, step: Step[Job], now: float) -> None:
         job = step.payload
@@ -248,22 +262,24 @@ class SequenceDriver(Driver):
         return result
 
     def _hand_out(self, run: Run, model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
-        outputs = BatchOutputs(result, self._spec.batched)
+        outputs, bucket = BatchOutputs(result, self._spec.batched), run.batch.length
         for job, row in zip(run.batch.tickets, run.rows.tolist(), strict=True):
             if row in model_batch.failures:
                 self._answer(job, model_batch.failures[row])
             elif job.is_settled:
                 continue
             elif isinstance(job, StreamedJob):
-                has_room = job.respond(outputs.of(job, row, row + 1))
+                has_room = job.respond(self._own(job, outputs, row, row + 1, bucket))
                 if row not in model_batch.unfinished:
                     job.settle(())
                 elif not has_room:
                     job.batch = _paused(partial(self._go_round, job))
             elif row not in model_batch.unfinished:
-                self._answer(job, outputs.of(job, row, row + 1))
+                self._answer(job, self._own(job, outputs, row, row + 1, bucket))
 
     def _deliver(self, run: Run, model_batch: ModelBatch, result: Result, over: Sequence[Job]) -> None:
+        if not self._sequences.iterative:
+            model_batch.unfinished.clear()
         again = set[Job]()
         if not isinstance(result, Failure) and model_batch.unfinished:
             again = {
@@ -277,7 +293,7 @@ class SequenceDriver(Driver):
             if job in again and not job.is_settled:
                 if not _is_paused(job):
                     self._go_round(job)
-            else:
+            elif not _step_of(job).is_over:  # it is if the answer of another one has cancelled it while it was paused
                 self.table.finish(_step_of(job), now)
         self._perform()
 
@@ -352,10 +368,12 @@ def _info_of(step: Step[Job] | None) -> RequestInfo:
 
 
 def _spread(array: Array, rows: Rows, count: int) -> Array:
-    """The rows of an array in their places among `count`; the others are zeros."""
+    """The rows of an array in their places among `count`; the others are zeros, or empty strings."""
     if len(array) == count:
         return array
     spread = np.zeros((count, *array.shape[1:]), array.dtype)
+    if array.dtype == object:
+        spread.fill(b"")
     spread[rows] = array[: len(rows)]
     return spread
 

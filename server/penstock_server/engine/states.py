@@ -42,6 +42,12 @@ class States:
         for spec, array in zip(self._specs, self._arrays, strict=True):
             array[seats] = spec.initial
 
+    def drop(self, seat: int) -> None:
+        """The sequence in this seat is over: keep nothing that takes memory beside the arrays, as strings do."""
+        for spec, array in zip(self._specs, self._arrays, strict=True):
+            if array.dtype == object:
+                array[seat] = spec.initial
+
     def gather(self, seats: Rows, rows: Rows, count: int) -> Tensors:
         """The inputs of a batch of `count` rows: in `rows` the states of `seats`, in all others initial ones."""
         tensors: Tensors = {}
@@ -64,9 +70,11 @@ class States:
         found: list[Array] = []
         for spec in self._specs:
             returned = outputs.get(spec.output)
-            if not isinstance(returned, np.ndarray):
+            if not isinstance(returned, np.ndarray | np.generic):  # as in outputs: arrays without axes
                 raise BadState(f"state '{spec.output}' is missing")
-            array = cast("Array", returned)
+            array = np.asarray(cast("Array", returned))
+            if spec.initial.dtype == object:
+                array = _as_objects(array)
             if array.dtype != spec.initial.dtype:
                 raise BadState(f"state '{spec.output}' has numpy type {array.dtype}, not {spec.initial.dtype}")
             if array.shape != (*axis, *spec.initial.shape):
@@ -79,3 +87,10 @@ class States:
         """Keep what a batch returned in `rows` as the states of `seats`."""
         for array, returned in zip(self._arrays, arrays, strict=True):
             array[seats] = returned[rows]
+
+
+def _as_objects(array: Array) -> Array:
+    """Strings as the model gets them: an array of `bytes`. Anything else as it is."""
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    return array.astype(object) if array.dtype.kind == "S" else array

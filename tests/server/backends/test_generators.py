@@ -224,3 +224,73 @@ async def test_closing_ends_what_still_runs_then_the_instance() -> None:
     desk.flow.cancel()
     assert await asyncio.to_thread(runner.close, 5.0)  # once more is harmless
     assert isinstance(await desk.end(), Failure)
+
+
+async def test_a_generator_that_is_cancelled_before_it_began_still_tells_its_end() -> None:
+    """Else its place would never come back. The generator is not stepped at all."""
+    stepped: list[str] = []
+    hold, goes_on = threading.Event(), threading.Event()
+
+    async def noting(batch: ModelBatch) -> AsyncGenerator[Tensors, None]:
+        name = batch.requests[0].id
+        stepped.append(name)
+        if name == "first":
+            goes_on.set()
+            hold.wait(10)  # both calls of the second come into one pass of the runner's loop
+        yield response(0)
+
+    runner = running(Instance(noting))
+    first = Desk(runner, "first")
+    await asyncio.to_thread(goes_on.wait, 10)
+    second = Desk(runner, "second")
+    second.flow.cancel()
+    hold.set()
+    failure = await asyncio.wait_for(second.end(), 10)
+    assert isinstance(failure, Failure)
+    assert failure.status is Status.CANCELLED
+    await first.end()
+    assert stepped == ["first"]
+    assert await asyncio.to_thread(runner.close, 5.0)
+
+
+async def test_closing_ends_what_has_not_begun() -> None:
+    """Its end is told, and the runner's thread comes to its own."""
+    hold, goes_on = threading.Event(), threading.Event()
+
+    async def holding(batch: ModelBatch) -> AsyncGenerator[Tensors, None]:
+        goes_on.set()
+        hold.wait(10)
+        yield response(0)
+
+    instance = Instance(holding)
+    runner = running(instance)
+    first = Desk(runner)
+    await asyncio.to_thread(goes_on.wait, 10)
+    second = Desk(runner)
+    assert not runner.close(0.0)
+    hold.set()
+    assert await asyncio.to_thread(runner.close, 5.0)
+    await asyncio.wait_for(first.end(), 10)
+    assert isinstance(await asyncio.wait_for(second.end(), 10), Failure)
+    assert len(instance.closed_in) == 1
+
+
+async def test_a_generator_that_does_not_mind_its_cancelling_is_closed_at_its_next_response() -> None:
+    """Nobody takes that one, so it would wait for room for ever."""
+
+    async def stubborn(batch: ModelBatch) -> AsyncGenerator[Tensors, None]:
+        while True:
+            try:
+                yield response(0)
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                pass
+
+    runner = running(Instance(stubborn))
+    desk = Desk(runner)
+    await desk.reached(1)
+    desk.flow.cancel()
+    failure = await asyncio.wait_for(desk.end(), 5)
+    assert isinstance(failure, Failure)
+    assert failure.status is Status.CANCELLED
+    assert await asyncio.to_thread(runner.close, 5.0)

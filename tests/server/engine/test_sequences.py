@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from penstock_scheduler import Reason
 from penstock_server.backends.base import RequestInfo
 from penstock_server.backends.python import PythonBackend
-from penstock_server.engine.jobs import Job, Outcome, Outputs, Plan, StreamedJob
+from penstock_server.engine.jobs import Job, Outcome, Outputs, Plan, Refused, StreamedJob
 from penstock_server.engine.loading import LoadSettings, load_model
 from penstock_server.engine.sequences import SequenceDriver
 from penstock_server.engine.versions import ServedVersion
@@ -81,10 +82,10 @@ class Step(Job):
     """A request and its answer."""
 
     def __init__(
-        self, version: ServedVersion, value: int, id: int | str, start: bool, end: bool, deadline: float
+        self, version: ServedVersion, value: int | bytes, id: int | str, start: bool, end: bool, deadline: float
     ) -> None:
         info = RequestInfo(1, outputs=("Y", "ROWS"), correlation_id=id, sequence_start=start, sequence_end=end)
-        raw = np.array([value], "<i4").tobytes()
+        raw = value if isinstance(value, bytes) else np.array([value], "<i4").tobytes()
         super().__init__(plan(version), [raw], info, time.monotonic(), deadline=deadline)
         self.outcomes: list[Outcome] = []
         self._came = asyncio.Event()
@@ -123,6 +124,7 @@ class Stream(StreamedJob):
         self.room = room
         self.responses: list[int] = []
         self.outcomes: list[Outcome] = []
+        self.on_end: Callable[[], object] = bool
         self._news = asyncio.Event()
         version.driver.submit(self)
 
@@ -135,6 +137,7 @@ class Stream(StreamedJob):
     def answer(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self._news.set()
+        self.on_end()
 
     async def reached(self, count: int) -> None:
         while len(self.responses) < count:
@@ -150,12 +153,13 @@ class Stream(StreamedJob):
 
 
 def plan(version: ServedVersion) -> Plan:
-    return Plan(version, 1, version.spec.inputs, ((1,),), (0, 1), (0, 0), ())
+    length = int(bool(version.spec.scheduling.length_buckets))
+    return Plan(version, 1, version.spec.inputs, ((-1 if length else 1,),), (0, 1), (0, 0), (), length)
 
 
 def step(
     version: ServedVersion,
-    value: int,
+    value: int | bytes,
     id: int | str = 1,
     *,
     start: bool = False,
@@ -181,11 +185,11 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
     """Loads one model; in the end nothing of its sequences may be left that nobody waits for."""
     versions: list[ServedVersion] = []
 
-    async def load(text: str, batching: str, more: str = "max_batch_size: 4") -> ServedVersion:
+    async def load(text: str, batching: str, more: str = "max_batch_size: 4", tensors: str = TENSORS) -> ServedVersion:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(text)
-        (tmp_path / "m" / "config.pbtxt").write_text(f"{TENSORS} {more} sequence_batching {{ {batching} }}")
+        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {batching} }}")
         model = await load_model(scan(tmp_path).models["m"], {"python": PythonBackend()}, LoadSettings())
         assert model.ready, model.states
         versions.append(model.served[1])
@@ -425,3 +429,96 @@ async def test_a_slow_reader_that_goes_gives_its_seat_back(load: Load) -> None:
     await Stream(version, 1).end()
     assert slow.cancel()
     assert driver_of(version).sequence_statistics().active == 0
+
+
+async def test_a_stream_that_ends_while_its_paused_step_is_handed_out(load: Load) -> None:
+    """What a batch-mate's answer cancels is over once, and its batch is delivered to the end."""
+    version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
+    slow, unlucky = Stream(version, 1320, room=1), Stream(version, 1313)
+    unlucky.on_end = slow.cancel
+    assert isinstance(await unlucky.end(), Failure)
+    await Stream(version, 1).end()
+    assert driver_of(version).sequence_statistics().active == 0
+
+
+async def test_only_an_iterative_model_goes_round(load: Load) -> None:
+    """Another one that asks for it is not heard: its requests have one answer each."""
+    version = await load(COUNTDOWN, f"oldest {{}} {STATE} {CONTROLS}")
+    assert await step(version, 5, start=True).y() == 5
+    assert await step(version, 0, end=True).y() == 4
+
+
+# ── draining ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_drain_runs_the_steps_that_wait(load: Load) -> None:
+    """In their order; it is over after the last, and no sequence begins meanwhile."""
+    version = await load(ADDER, OLDEST)
+    steps = [step(version, 1, start=n == 0, end=n == 4) for n in range(5)]
+    idle = asyncio.Event()
+    version.driver.drain(idle.set)
+    refused = step(version, 1, 2, start=True)
+    await asyncio.wait_for(idle.wait(), 20)
+    assert [await each.y() for each in steps] == [1, 2, 3, 4, 5]
+    assert await refused.outcome() == Refused(Reason.DRAINING)
+
+
+async def test_a_drain_lets_rounds_go_on(load: Load) -> None:
+    """To the end of the request; one that waits for its reader is waited for."""
+    version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
+    slow, quick = Stream(version, 3, room=1), Stream(version, 5)
+    idle = asyncio.Event()
+    version.driver.drain(idle.set)
+    assert await quick.end() == ()
+    assert not idle.is_set()
+    slow.cancel()
+    await asyncio.wait_for(idle.wait(), 20)
+    assert quick.responses == [5, 4, 3, 2, 1, 0]
+
+
+# ── tensors ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_outputs_are_cut_back_to_their_length(load: Load) -> None:
+    """With length buckets, as in models without sequences."""
+    buckets = 'max_batch_size: 4 parameters { key: "length_buckets" value { string_value: "4" } }'
+    tensors = TENSORS.replace("dims: 1 }", "dims: -1 }", 2)
+    text = ADDER.replace('"NEW_SUM": total, "ROWS": np.full_like(x, len(x))', '"NEW_SUM": x[:, :1], "ROWS": x[:, :1]')
+    version = await load(text, OLDEST, buckets, tensors)
+    for outcome in [await step(version, n, n, start=True, end=True).outcome() for n in (1, 2)]:
+        assert isinstance(outcome, list)
+        assert outcome[0].shape == (1, 1)
+
+
+STRINGS = """
+import numpy as np
+from penstock_server.backends.python import PythonModel
+
+class Strings(PythonModel):
+    def infer(self, inputs, batch):
+        sizes = np.array([[len(text)] for (text,) in inputs["X"]], np.int32)
+        text = inputs["TEXT"] + inputs["X"]
+        total = np.array([[len(text)] for (text,) in text], np.int32)
+        return {"Y": total, "ROWS": np.full_like(sizes, len(sizes)), "NEW_TEXT": text.astype("S")}
+"""
+
+
+async def test_rows_without_a_request_have_empty_strings(load: Load) -> None:
+    """And a state of strings may be any array of strings, as an output may."""
+    tensors = TENSORS.replace("INT32", "STRING", 1)
+    state = 'state { input_name: "TEXT" output_name: "NEW_TEXT" data_type: TYPE_STRING dims: 1 }'
+    version = await load(STRINGS, f"direct {{}} {state}", tensors=tensors)
+    raw = {text: len(text).to_bytes(4, "little") + text for text in (b"ab", b"cde")}
+    assert await step(version, raw[b"ab"], 1, start=True).y() == 2
+    assert await step(version, raw[b"ab"], 2, start=True).y() == 2
+    assert await step(version, raw[b"cde"], 2, end=True).values() == (5, 2)
+    assert await step(version, raw[b"ab"], 1, end=True).y() == 4
+
+
+async def test_a_state_without_axes_may_be_a_number(load: Load) -> None:
+    """What numpy computes of arrays without axes are no arrays."""
+    state = 'state { input_name: "SUM" output_name: "NEW_SUM" data_type: TYPE_INT32 dims: [] }'
+    text = ADDER.replace("x[:, 0]", "x").replace('"NEW_SUM": total', '"NEW_SUM": total[0]')
+    version = await load(text, f"direct {{}} {state}", "")
+    assert await step(version, 1, start=True).y() == 1
+    assert await step(version, 2, end=True).y() == 3
