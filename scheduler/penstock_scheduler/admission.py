@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from math import inf
 from typing import Generic
 
-from penstock_scheduler.agenda import FAR, Agenda
+from penstock_scheduler.agenda import FAR
 from penstock_scheduler.bounds import Bounds
 from penstock_scheduler.cost import CostModel
+from penstock_scheduler.deadlines import Deadlines
 from penstock_scheduler.policies.base import Policy
 from penstock_scheduler.settings import PolicyName, Settings
 from penstock_scheduler.statistics import Counters
@@ -35,7 +36,7 @@ class Admission(Generic[T]):
         settings: Settings,
         policy: Policy[T],
         cost: CostModel,
-        deadlines: Agenda[T],
+        deadlines: Deadlines[T],
         bounds: Sequence[Bounds],
         counters: Counters[T],
     ) -> None:
@@ -67,7 +68,7 @@ class Admission(Generic[T]):
         # Everything that the loop uses is local: it is run for each request.
         add, plan, cost, table = self._policy.add, self._deadlines.add, self._cost.of, self._cost.table
         sizes = len(table)
-        soonest = self._policy.soonest(now)
+        soonest = self._policy.soonest(now)  # minus infinity: nothing is hopeless
         timeout_counts = self._timeout_is_deadline
         max_rows, slo, tenants = self._max_rows, self._settings.slo, self._tenants
         far_due = now + self._patience
@@ -86,9 +87,7 @@ class Admission(Generic[T]):
                 reason = Reason.UNKNOWN_TENANT
             elif is_timed and deadline <= now:
                 reason = Reason.EXPIRED
-            elif (
-                is_timed and soonest is not None and soonest + (table[rows] if rows < sizes else cost(rows)) > deadline
-            ):
+            elif is_timed and soonest + (table[rows] if rows < sizes else cost(rows)) > deadline:
                 reason = Reason.HOPELESS
             elif rows > room_rows or ticket.nbytes > room_bytes:
                 reason = Reason.QUEUE_FULL
@@ -107,7 +106,7 @@ class Admission(Generic[T]):
             room_bytes -= ticket.nbytes
             if is_timed:
                 ticket.deadline = deadline
-                plan(ticket, deadline)
+                plan(ticket)
                 patience = deadline - now
             if ticket.traffic is not _BULK:
                 counted += rows

@@ -21,13 +21,12 @@ policies/, in which order in lanes.py; what a batch costs is learnt in cost.py.
 from collections.abc import Sequence
 from itertools import count
 from math import inf
-from operator import attrgetter
 from typing import TYPE_CHECKING, Generic
 
 from penstock_scheduler.admission import Admission
-from penstock_scheduler.agenda import Agenda
 from penstock_scheduler.bounds import Bounds
 from penstock_scheduler.cost import CostModel
+from penstock_scheduler.deadlines import Deadlines
 from penstock_scheduler.ordering import Ordering
 from penstock_scheduler.padding import row_sizes
 from penstock_scheduler.policies.base import Policy
@@ -61,7 +60,7 @@ class Scheduler(Generic[T]):
         self._sizes = row_sizes(settings.allowed_rows, settings.max_batch_rows)
         self.cost = CostModel(self._sizes)
         self._running: Running[T] = Running(settings.instances)
-        self._deadlines: Agenda[T] = Agenda(attrgetter("deadline"))
+        self._deadlines: Deadlines[T] = Deadlines()
         self._policy: Policy[T] = self._make_policy(settings)
         own_bounds = Bounds(settings.max_queued_rows, settings.max_queued_bytes)
         self._bounds = (own_bounds,) if shared_bounds is None else (own_bounds, shared_bounds)
@@ -181,7 +180,7 @@ class Scheduler(Generic[T]):
         if self._device is not None:
             raise RuntimeError("this model shares a device: poll the device")
         self.keep(now)
-        while self._running.free > 0 and self.start_one(now) is not None:
+        while self.start_one(now) is not None:
             pass
         return self.take_effects()
 

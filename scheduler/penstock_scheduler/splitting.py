@@ -9,10 +9,13 @@ zeros, with which nobody ever is). A request that would be late even alone is dr
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Generic
 
-from penstock_scheduler.lanes import Flow, Lane
+from penstock_scheduler.lanes import Flow, Lane, Tier
 from penstock_scheduler.values import Batch, FireReason, Reason, Share, T
+
+_DEADLINE = attrgetter("deadline")
 
 Dropper = Callable[[T, Reason], None]
 """Takes a queued ticket out, whereever it is counted, and reports it."""
@@ -51,26 +54,47 @@ class Filling(Generic[T]):
         self._stopped = False
 
     def fill(self, lane: Lane[T], now: float) -> None:
-        """Take what a lane has, in the order of service, as far as it fits."""
-        if lane.rows <= self._room and self._start + self._table[lane.rows] <= self._earliest:
-            self._take_all(lane)
-            return
-        single = lane.single()
-        if single is not None:
-            self.take(single)
-            return
-        for flow in lane.turns(now):
-            self._take_one(flow)
-            if not self._room:
-                return
+        """Take what a lane has, in the order of service, as far as it fits.
 
-    def take(self, flow: Flow[T], most: int = 1 << 62) -> None:
-        """Take up to so many tickets from the head of a flow, as long as they fit."""
-        queue, tickets, table, max_rows = flow.queue, self._tickets, self._table, self._max_rows
+        Of a class that does not fit as a whole nobody is passed over: when one has to stay, so does the rest of it, and
+        the next class's turn has come. One ticket that has waited too long for the classes above it goes first of all.
+        """
+        all_rows, all_fit = lane.rows, self._fits(lane.rows)
+        if not all_fit and (starved := lane.starved(now)) is not None:
+            room = self._room
+            self._take_one(starved)
+            starved.band.tier.count_out(room - self._room)
+        for tier in lane.tiers:
+            if not tier.rows or not self._room:
+                continue
+            if all_fit or (self._fits(tier.rows) and not tier.is_sorted):
+                self._take_all(tier)
+            else:
+                self._take_some(tier, now, is_alone=tier.rows == all_rows)
+
+    def _take_some(self, tier: Tier[T], now: float, *, is_alone: bool) -> None:
+        """Take what fits of a class; a single flow, if it is all there is in the lane, as a run."""
+        room = self._room
+        ranked = tier.ranked(now)
+        if is_alone and len(ranked) == 1 and ranked[0][4].band.is_one_flow():
+            self.take(ranked[0][4])
+        else:
+            tier.serve(ranked, self._take_one, now)
+        tier.count_out(room - self._room)
+
+    def _fits(self, rows: int) -> bool:
+        """Whether so many rows of anybody's may be added."""
+        room = self._room - rows
+        return room >= 0 and self._start + self._table[self._max_rows - room] <= self._earliest
+
+    def take(self, flow: Flow[T], most: int = 1 << 62) -> bool:
+        """Take up to so many tickets from the head of a flow, as long as they fit. Whether the flow is any shorter."""
+        had = flow.band.rows
+        tickets, table, max_rows = self._tickets, self._table, self._max_rows
         start, tight, room = self._start, self._tight, self._room
         whole = 0
         while whole < most:
-            ticket = queue.head()
+            ticket = flow.head
             if ticket is None:
                 break
             rows = ticket.remaining
@@ -91,7 +115,7 @@ class Filling(Generic[T]):
             if deadline < tight:
                 tight = deadline
             if is_oversize:
-                self._add_share(Share(ticket.rows - ticket.remaining, rows))
+                self._all_shares().append(Share(ticket.rows - ticket.remaining, rows))
             elif self._shares is not None:
                 self._shares.append(None)
             tickets.append(ticket)
@@ -99,41 +123,40 @@ class Filling(Generic[T]):
             ticket.remaining -= rows
             if ticket.remaining:
                 break  # the batch is full
-            queue.pop()
+            flow.advance()
             whole += 1
         taken = self._room - room
         self._tight, self._room = tight, room
         if taken:
             flow.serve(whole, taken)
+        return flow.band.rows < had
 
-    def _take_all(self, lane: Lane[T]) -> None:
+    def _take_all(self, tier: Tier[T]) -> None:
         """What fits and is in time as a whole needs no order."""
-        self._room -= lane.rows
-        tickets = self._tickets = lane.drain()
-        for ticket in tickets:
+        self._room -= tier.rows
+        tickets = tier.drain()
+        if self._start + self._table[self._max_rows] > self._earliest:
+            self._tight = min(self._tight, min(map(_DEADLINE, tickets)))
+        had = len(self._tickets)
+        self._tickets += tickets
+        if self._shares is not None:
+            self._shares += [None] * len(tickets)
+        for index, ticket in enumerate(tickets, had):
             if ticket.rows > self._max_rows:
-                self._shares = [self._rest(ticket) for ticket in tickets]
-                break
-        for ticket in tickets:
+                self._all_shares()[index] = Share(ticket.rows - ticket.remaining, ticket.remaining)
             ticket.remaining = 0
 
-    def _rest(self, ticket: T) -> Share | None:
-        return Share(ticket.rows - ticket.remaining, ticket.remaining) if ticket.rows > self._max_rows else None
-
-    def _take_one(self, flow: Flow[T]) -> None:
-        """The same as take(flow, 1), faster for what is whole, fits, and is in time."""
-        queue = flow.queue
-        ticket = queue.head()
+    def _take_one(self, flow: Flow[T]) -> bool:
+        """The same as take(flow, 1), faster for what is whole, fits, and is in time. False if that filled it."""
+        ticket = flow.head
         assert ticket is not None, "a flow whose turn it is has a head"
         rows = ticket.remaining
         room = self._room - rows
         if room < 0 or ticket.rows > self._max_rows:
-            self.take(flow, 1)
-            return
+            return self.take(flow, 1)
         end, deadline = self._start + self._table[self._max_rows - room], ticket.deadline
         if end > deadline or end > self._tight:
-            self.take(flow, 1)
-            return
+            return self.take(flow, 1)
         if deadline < self._tight:
             self._tight = deadline
         if self._shares is not None:
@@ -141,8 +164,9 @@ class Filling(Generic[T]):
         self._tickets.append(ticket)
         self._room = room
         ticket.remaining = 0
-        queue.pop()
+        flow.advance()
         flow.serve(1, rows)
+        return room > 0
 
     def batch(self, lane: Lane[T], reason: FireReason) -> Batch[T] | None:
         """What was filled, for `reason` unless no more fitted; None if nothing was."""
@@ -154,8 +178,9 @@ class Filling(Generic[T]):
         batch.shares = self._shares
         return batch
 
-    def _add_share(self, share: Share) -> None:
+    def _all_shares(self) -> list[Share | None]:
+        """One for each ticket so far."""
         if self._shares is None:
             self._shares = []
             self._shares += [None] * len(self._tickets)
-        self._shares.append(share)
+        return self._shares

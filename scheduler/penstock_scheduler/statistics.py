@@ -98,23 +98,28 @@ class Counters(Generic[T]):
         self.batch_rows[batch.rows] += 1
         self.fired[batch.reason] += 1
         self.padding_rows += batch.padded_rows - batch.rows
-        counts, seconds = self._queue_counts, self._queue_seconds
         tickets = batch.tickets if batch.shares is None else _first_time(batch.tickets, batch.shares)
-        enqueued = waited = -1.0
-        index = 0
-        for ticket in tickets:
-            if ticket.enqueued != enqueued:  # those of one read have waited equally long
-                enqueued = ticket.enqueued
-                waited = now - enqueued
-                index = bisect_left(QUEUE_SECONDS, waited)
-            traffic = ticket.traffic
-            counts[traffic][index] += 1
-            seconds[traffic] += waited
+        if tickets:
+            self._waited(tickets, now)
         if batch.length:
             shares = batch.shares or [None] * len(batch.tickets)
             for ticket, share in zip(batch.tickets, shares, strict=True):
                 rows = ticket.rows if share is None else share.rows
                 self.padding_elements += rows * (batch.length - ticket.length)
+
+    def _waited(self, tickets: Sequence[T], now: float) -> None:
+        """Count queue times: those of one read and class, who have waited equally long, at once."""
+        enqueued, traffic, count = tickets[0].enqueued, tickets[0].traffic, 0
+        for ticket in tickets:
+            if ticket.enqueued != enqueued or ticket.traffic is not traffic:
+                self._count_waits(traffic, now - enqueued, count)
+                enqueued, traffic, count = ticket.enqueued, ticket.traffic, 0
+            count += 1
+        self._count_waits(traffic, now - enqueued, count)
+
+    def _count_waits(self, traffic: TrafficClass, seconds: float, count: int) -> None:
+        self._queue_counts[traffic][bisect_left(QUEUE_SECONDS, seconds)] += count
+        self._queue_seconds[traffic] += seconds * count
 
     def by_class(self) -> dict[TrafficClass, ClassStatistics]:
         return {

@@ -29,13 +29,14 @@ class Account:
 class Shares:
     """The accounts of one class of traffic."""
 
-    __slots__ = ("_accounts", "_busy", "_latest", "_weights", "now")
+    __slots__ = ("_accounts", "_latest", "_weights", "busy", "now")
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
         self._accounts: dict[str, Account] = {}
-        self._busy = 0  # accounts with flows
         self._latest = 0.0  # the greatest tag of those that left
+        self.busy = 0
+        """Accounts with flows."""
         self.now = 0.0
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class Shares:
         """A tenant's account, opened if it has none."""
         account = self._accounts.get(tenant)
         if account is None:
-            if len(self._accounts) > 2 * self._busy + _SPARE:
+            if len(self._accounts) > 2 * self.busy + _SPARE:
                 self._close_idle()
             account = self._accounts[tenant] = Account(self._weights.get(tenant, 1.0), self.now)
         return account
@@ -54,7 +55,7 @@ class Shares:
     def joins(self, account: Account) -> None:
         """One more flow of this account has something queued."""
         if not account.flows:
-            self._busy += 1
+            self.busy += 1
             if account.tag < self.now:
                 account.tag = self.now
         account.flows += 1
@@ -63,9 +64,9 @@ class Shares:
         """One flow less."""
         account.flows -= 1
         if not account.flows:
-            self._busy -= 1
+            self.busy -= 1
             self._latest = max(self._latest, account.tag)
-            if not self._busy:
+            if not self.busy:
                 self.now = self._latest  # nobody is owed anything: all start level again
 
     def serve(self, account: Account, rows: int) -> None:

@@ -105,6 +105,7 @@ class Ticket:
         "level",
         "nbytes",
         "place",
+        "rank",
         "remaining",
         "rows",
         "sequence",
@@ -140,6 +141,7 @@ class Ticket:
         self.state = State.NEW
         self.enqueued = 0.0
         self.due = 0.0  # what orders it among its equals
+        self.rank = 0  # its level, or the default
         self.sequence = 0  # order of admission
         self.remaining = rows  # rows that are in no batch yet
         self.unfinished = 0  # rows whose batch has not finished; kept for oversize requests only

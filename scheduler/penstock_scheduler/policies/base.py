@@ -43,9 +43,9 @@ class Policy(ABC, Generic[T]):
         """When the next queue timeout passes, if the policy has such."""
         return inf
 
-    def soonest(self, now: float) -> float | None:
-        """The soonest end of a batch of no rows that starts next; None if nothing is refused for being hopeless."""
-        return None
+    def soonest(self, now: float) -> float:
+        """The soonest end of a batch of no rows that starts next; -inf if nothing is refused for being hopeless."""
+        return -inf
 
     def arrived(self, rows: int, patience: float, now: float) -> None:
         """Hear how many rows were admitted at once (bulk aside), and how far away the last deadline of them is."""
@@ -78,7 +78,8 @@ class LanePolicy(Policy[T]):
         level = ticket.level
         if not 0 < level <= self._levels:
             level = self._default_level
-        lane.flow(ticket.traffic, level, ticket.tenant).add(ticket)
+        ticket.rank = level
+        lane.tiers[ticket.traffic].add(ticket)
         return None
 
     def _lane(self, ticket: T) -> Lane[T] | None:
@@ -98,7 +99,9 @@ class LanePolicy(Policy[T]):
             self._jumper = None
             return lanes
         lanes.sort(key=lambda lane: lane.order(now))
-        starved = [(flow.head_since(), index) for index, lane in enumerate(lanes) if (flow := lane.starved(now))]
+        starved = [
+            (flow.head.enqueued, index) for index, lane in enumerate(lanes) if (flow := lane.starved(now)) and flow.head
+        ]
         self._jumper = None
         if starved and not self._jumped:
             self._jumper = lanes.pop(min(starved)[1])

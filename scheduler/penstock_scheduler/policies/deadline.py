@@ -21,8 +21,8 @@ What cannot be done in time is refused at admission, as Clockwork does: a late a
 
 from math import inf
 
-from penstock_scheduler.agenda import Agenda
 from penstock_scheduler.cost import CostModel
+from penstock_scheduler.deadlines import Deadlines
 from penstock_scheduler.lanes import Lane
 from penstock_scheduler.policies.base import LanePolicy
 from penstock_scheduler.rate import Rate
@@ -41,7 +41,7 @@ _PATIENCE_MOVED = 0.01
 class Deadline(LanePolicy[T]):
     """See the module's text."""
 
-    def __init__(self, settings: Settings, cost: CostModel, running: Running[T], deadlines: Agenda[T]) -> None:
+    def __init__(self, settings: Settings, cost: CostModel, running: Running[T], deadlines: Deadlines[T]) -> None:
         super().__init__(settings)
         self._cost = cost
         self._running = running
@@ -61,7 +61,7 @@ class Deadline(LanePolicy[T]):
             if known == inf or abs(patience - known) > _PATIENCE_MOVED * known:
                 self._patience = patience if known == inf else known + _PATIENCE_GAIN * (patience - known)
 
-    def soonest(self, now: float) -> float | None:
+    def soonest(self, now: float) -> float:
         return max(now, self._running.next_end()) + self._cost.margin
 
     def drain(self) -> None:
@@ -72,12 +72,12 @@ class Deadline(LanePolicy[T]):
 
     def form(self, now: float, free: int, drop: Dropper[T]) -> Batch[T] | None:
         self._wakeup = inf
-        in_time = self._deadlines.head() is not None
+        is_timed = self._deadlines.head() is not None
+        table = self._cost.table if is_timed else self._free_of_charge
         for lane in self._in_order(now):
-            reason = self._ripe(lane, now, drop) if in_time else FireReason.IDLE
+            reason = self._ripe(lane, now, drop) if is_timed else FireReason.IDLE
             if reason is None:
                 continue
-            table = self._cost.table if in_time else self._free_of_charge
             filling = Filling(self._max_rows, table, now + self._cost.margin, self._deadlines.earliest(), drop)
             filling.fill(lane, now)
             batch = filling.batch(lane, reason)
@@ -87,30 +87,40 @@ class Deadline(LanePolicy[T]):
 
     def _ripe(self, lane: Lane[T], now: float, drop: Dropper[T]) -> FireReason | None:
         """Why to start a batch from this lane now, once those are dropped that must be; None: wait, or it is empty."""
-        table, margin = self._cost.table, self._cost.margin
-        need = self._need(now)
-        while (flow := lane.first(now)) is not None:
-            head = flow.queue.head()
-            assert head is not None, "a flow that lives has a head"
-            left = head.deadline - margin - now
-            # Only its equals count: nobody is dropped in favour of a class or level below.
-            want = max(min(flow.band.rows, need), min(head.remaining, self._max_rows))
-            if self._cost.of(head.remaining) <= left and table[want] <= left:
-                break
-            drop(head, Reason.HOPELESS)
-        else:
-            return None
-        rows = min(lane.rows, self._max_rows)
-        if rows == self._max_rows:
+        # If all of it, one batch after the other, is in time for the first deadline of all, nobody is hopeless.
+        if now + self._cost.margin + self._cost.of(lane.rows) > self._deadlines.earliest():
+            self._drop_hopeless(lane, now, drop)
+            if not lane.rows:
+                return None
+        if lane.rows >= self._max_rows:
             return FireReason.FULL
-        if rows >= need:
+        need = self._need(now)
+        if lane.rows >= need:
             return FireReason.RATE
         if self._draining:
             return FireReason.DRAIN
         if self._settings.instances == 1 and not self.blocking:
             return FireReason.IDLE
-        latest = self._deadlines.earliest() - margin - table[rows + 1] - self.blocking
-        company = head.enqueued + min(_FILLING * (need - 1) * self.rate.gap(), self._max_delay)
+        return self._deferred(lane, need, now)
+
+    def _drop_hopeless(self, lane: Lane[T], now: float, drop: Dropper[T]) -> None:
+        """Drop the first as long as it cannot be in time in the batch that is needed, or that there are others for."""
+        table, need = self._cost.table, self._need(now)
+        while (flow := lane.first(now)) is not None and (head := flow.head) is not None:
+            left = head.deadline - self._cost.margin - now
+            # Only its equals count: nobody is dropped in favour of a class or level below.
+            want = max(min(flow.band.rows, need), min(head.remaining, self._max_rows))
+            if self._cost.of(head.remaining) <= left and table[want] <= left:
+                return
+            drop(head, Reason.HOPELESS)
+
+    def _deferred(self, lane: Lane[T], need: int, now: float) -> FireReason | None:
+        """Why a batch of fewer rows than are needed starts now; None: it waits, and `wakeup` says until when."""
+        flow = lane.first(now)
+        assert flow is not None, "a lane with rows has a first flow"
+        assert flow.head is not None, "and that has a head"
+        latest = self._deadlines.earliest() - self._cost.margin - self._cost.table[lane.rows + 1] - self.blocking
+        company = flow.head.enqueued + min(_FILLING * (need - 1) * self.rate.gap(), self._max_delay)
         if now >= latest:
             return FireReason.DEADLINE
         if now >= company:
