@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from penstock_server.errors import Failure, Trailers, failure_of
-from penstock_server.grpc_wire.call import StreamRequest, UnaryRequest
+from penstock_server.grpc_wire.call import StreamRequest, UnaryRequest, whole_message
 from penstock_server.grpc_wire.compression import Inflate
 from penstock_server.grpc_wire.framing import prefixed
 from penstock_server.grpc_wire.status import Refusal
@@ -172,9 +172,12 @@ def _stop(cancel: Cancel) -> None:
 
 
 class ReceivingCall(UnaryCall):
-    """A unary call of which the message comes in pieces. What it holds is counted until the method gets it."""
+    """A unary call of which the message comes later than its head. What it holds is counted until the method gets it.
 
-    __slots__ = ("_began", "_head", "_held", "_method", "_request")
+    Most messages are one frame that ends the request; only others need the machine that reads them in pieces.
+    """
+
+    __slots__ = ("_began", "_head", "_held", "_inflate", "_method", "_request", "_waits")
 
     def __init__(
         self,
@@ -186,7 +189,9 @@ class ReceivingCall(UnaryCall):
         head: RequestHead,
     ) -> None:
         super().__init__(link, stream, deadline)
-        self._request: UnaryRequest | None = UnaryRequest(link.max_message_bytes, inflate)
+        self._waits = True  # for (the rest of) its message
+        self._request: UnaryRequest | None = None  # once there is a piece of it
+        self._inflate = inflate
         self._method = method
         self._head = head
         self._held = 0
@@ -201,7 +206,15 @@ class ReceivingCall(UnaryCall):
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
         link, request = self.link, self._request
-        if self.stream is not None and request is not None:
+        if self.stream is not None and self._waits:
+            if request is None:
+                message = whole_message(bytes(data), link.max_message_bytes) if end_stream else None
+                if message is not None:
+                    self._let_go()
+                    link.http2.consumed(stream, len(data))
+                    link.call(self._method, self._head, self, message)
+                    return
+                request = self._request = UnaryRequest(link.max_message_bytes, self._inflate)
             try:
                 request.feed(data)
             except Refusal as refusal:
@@ -217,9 +230,9 @@ class ReceivingCall(UnaryCall):
             self.on_end()
 
     def on_end(self) -> None:
-        request = self._request
-        if self.stream is None or request is None:
+        if self.stream is None or not self._waits:
             return
+        request = self._request or UnaryRequest(self.link.max_message_bytes, self._inflate)
         self._let_go()
         try:
             message = request.end()
@@ -237,7 +250,8 @@ class ReceivingCall(UnaryCall):
         super().gone()
 
     def _let_go(self) -> None:
-        if self._request is not None:
+        if self._waits:
+            self._waits = False
             self._request = None
             self.link.half.discard(self)
             self.link.hold(-self._held)
