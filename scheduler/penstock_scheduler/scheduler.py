@@ -237,14 +237,19 @@ class Scheduler(Generic[T]):
             self._drop(ticket, Reason.EXPIRED)
         self._policy.keep(now, self._running.free, self._drop)
 
-    def start_one(self, now: float, *, blocking: float = 0.0) -> Batch[T] | None:
+    def rows_per_second(self, now: float) -> float:
+        """How fast rows arrive; 0 if the policy does not look at that."""
+        return self._policy.rows_per_second(now)
+
+    def start_one(self, now: float, *, blocking: float = 0.0, cycle: float = 0.0) -> Batch[T] | None:
         """Start a batch on a free instance, if there are one and the other.
 
-        `blocking` is for how long another model may take the device at any moment.
+        `blocking` is for how long another model may take the device at any moment, `cycle` how long all take together.
         """
         if not self._queued or self._running.free <= 0:
             return None
         self._policy.blocking = blocking
+        self._policy.cycle = cycle
         batch = self._policy.form(now, self._running.free, self._drop)
         if batch is not None:
             self._start(batch, now)

@@ -118,6 +118,54 @@ def test_a_model_that_waits_leaves_room_for_anothers_batch() -> None:
         assert rival or shared.device.next_wakeup() == 50.5
 
 
+def arrive(model: Scheduler[Named], rate: float, until: float) -> None:
+    """Let a model believe in a rate of rows."""
+    for number in range(400, -1, -1):
+        model._policy.arrived(1, 1000.0, until - number / rate)
+
+
+@pytest.mark.parametrize("capacity", [1, 2])
+def test_a_cycle_holds_a_batch_of_each_model(capacity: int) -> None:
+    """Of what comes in meanwhile, with a tenth to spare; a model that nothing comes in for has no part in it."""
+    settings = Settings(policy=DEADLINE, max_batch_rows=8)
+    shared = Shared(settings, settings, settings, capacity=capacity)
+    for model, per_row in zip(shared.models, (1.0, 2.0, 9.0), strict=True):
+        for rows in (1, 8):
+            model.cost.seed(rows, per_row * rows + 3.0)
+    arrive(shared.models[0], 0.125, 5000.0)
+    arrive(shared.models[1], 0.25, 5000.0)
+    cycle = shared.device.cycle(5000.0)
+    assert cycle == pytest.approx(1.1 * 6.0 / (capacity - 1.1 * (0.125 + 0.5)))
+    assert capacity * cycle == pytest.approx(1.1 * (3.0 + 0.125 * cycle + 3.0 + 0.5 * cycle))
+
+
+def test_when_no_cycle_is_long_enough_it_has_no_end() -> None:
+    """More comes in than the device can do with batches of any size."""
+    settings = Settings(policy=DEADLINE, max_batch_rows=8)
+    shared = Shared(settings, settings)
+    for model in shared.models:
+        for rows in (1, 8):
+            model.cost.seed(rows, 1.0 * rows + 3.0)
+        arrive(model, 0.5, 5000.0)
+    assert shared.device.cycle(5000.0) == float("inf")
+
+
+def test_a_model_takes_what_comes_in_until_its_turn_comes_again() -> None:
+    """Were it alone, one row at a time would keep up."""
+    settings = Settings(policy=DEADLINE, max_batch_rows=8)
+    for rivals in (1, 2):
+        shared = Shared(*[settings] * rivals)
+        for model in shared.models:
+            for rows in (1, 8):
+                model.cost.seed(rows, 0.25 * rows + 0.5)
+            arrive(model, 1.0, 5000.0)
+            model.submit(Named("a", deadline=5100.0), 5000.0)
+        # The cycle is 1.1 / (1 - 1.1 * 0.5) = 2.4 seconds, so the need is 3 rows.
+        assert shared.poll(at=5000.0) == ("a" if rivals == 1 else "")
+    shared.models[0].submit_many([Named("b", deadline=5100.0) for _ in range(2)], 5000.0)
+    assert shared.poll(at=5000.0) == "abb"
+
+
 def test_expired_requests_are_dropped_while_the_device_is_taken() -> None:
     """And it wakes up for them."""
     shared = Shared(eager(), eager())

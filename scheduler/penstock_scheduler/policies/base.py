@@ -20,6 +20,8 @@ class Policy(ABC, Generic[T]):
 
     blocking: float = 0.0
     """Seconds for which another model may take the device at any moment."""
+    cycle: float = 0.0
+    """Seconds in which each model of the device has its turn, infinite under overload; 0 if it has the device alone."""
 
     @abstractmethod
     def add(self, ticket: T) -> Reason | None:
@@ -46,6 +48,10 @@ class Policy(ABC, Generic[T]):
     def soonest(self, now: float) -> float:
         """The soonest end of a batch of no rows that starts next; -inf if nothing is refused for being hopeless."""
         return -inf
+
+    def rows_per_second(self, now: float) -> float:
+        """How fast rows arrive; 0 if the policy does not look at that."""
+        return 0.0
 
     def arrived(self, rows: int, patience: float, now: float) -> None:
         """Hear how many rows were admitted at once (bulk aside), and how far away the last deadline of them is."""

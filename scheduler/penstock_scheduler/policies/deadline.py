@@ -4,7 +4,8 @@ While nothing queued has a deadline it is `eager`. Otherwise, with L(b) what b r
 the first in the order of service, less the margin for the reply:
 
 * *need* is the least batch whose size keeps up with 1.1 times the rate of arrivals, but not more than fits into
-  what deadlines leave when a request has to wait for the batch before its own. Waiting for more than the rate needs
+  what deadlines leave when a request has to wait for the batch before its own. On a device that others use too, it
+  is what comes in until its turn comes again (device.py). Waiting for more than the rate needs
   ruins the latency at low load (pure deferral, as in Symphony, does that); waiting for less loses throughput.
 * *Early drop.* If the first cannot be in a batch of that size and be in time, it is dropped while enough others
   wait to fill it. Serving it would force a batch so small that all behind it become late too (Nexus): that is how a
@@ -52,7 +53,7 @@ class Deadline(LanePolicy[T]):
         self._patience = settings.slo  # how far away deadlines are on arrival
         self._wakeup = inf
         self._draining = False
-        self._known = (-1, 0.0, 0.0, 1)  # what the need was found for, and the need
+        self._known, self._known_need = (-1, 0.0, 0.0, 0.0), 1  # what the need was found for, and the need
 
     def arrived(self, rows: int, patience: float, now: float) -> None:
         self.rate.add(rows, now)
@@ -128,17 +129,19 @@ class Deadline(LanePolicy[T]):
         self._wakeup = min(self._wakeup, latest, company)
         return None
 
+    def rows_per_second(self, now: float) -> float:
+        return self.rate.per_second(now)
+
     def _need(self, now: float) -> int:
         """Rows of a batch that keeps up with the rate, but no more than deadlines allow."""
-        rate, version = self.rate.per_second(now), self._cost.version
-        known = self._known
-        if version != known[0] or not (known[1] * 0.99 <= rate <= known[1] * 1.01 and known[2] == self._patience):
-            self._known = (version, rate, self._patience, self._find_need(rate))
-        return self._known[3]
+        wanted = (self._cost.version, self.rate.per_second(now), self._patience, self.cycle)
+        if not _is_like(wanted, self._known):
+            self._known, self._known_need = wanted, self._find_need(wanted[1])
+        return self._known_need
 
     def _find_need(self, rate: float) -> int:
         table, instances = self._cost.table, self._settings.instances
-        enough, best = _HEADROOM * rate, 1
+        best = 1
         for rows in range(1, self._max_rows + 1):
             seconds = table[rows]
             # It waits for the batch before: a whole one if one instance is enough to be busy all the time.
@@ -146,6 +149,12 @@ class Deadline(LanePolicy[T]):
             if busy <= 0 or seconds * (1 + 1 / busy) > self._patience:
                 break
             best = rows
-            if instances * rows >= enough * seconds:
+            # How long it takes until the next batch of this model may begin.
+            if rows >= rate * (self.cycle or _HEADROOM * seconds / instances):
                 break
         return best
+
+
+def _is_like(a: tuple[int, float, float, float], b: tuple[int, float, float, float]) -> bool:
+    """Whether a need that was found for one will do for the other."""
+    return a[0] == b[0] and a[2] == b[2] and b[1] * 0.99 <= a[1] <= b[1] * 1.01 and b[3] * 0.99 <= a[3] <= b[3] * 1.01
