@@ -7,7 +7,9 @@ to answer. It ends with 0 only if every answer was right.
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.request import ProxyHandler, build_opener
 
@@ -21,11 +23,22 @@ from penstock_server.app.settings import ServerSettings
 from penstock_server.cli.addresses import channel_options
 from penstock_server.cli.output import complain, fail, out
 from penstock_server.errors import BindError, LoadError
-from penstock_server.examples import REPOSITORY, Example, SpeechExample, Tensors, all_examples, speech_example
+from penstock_server.examples import (
+    LISTENER,
+    Example,
+    SpeechExample,
+    Tensors,
+    all_examples,
+    speech_example,
+    write_repository_with_listener,
+)
 from penstock_server.transports.base import TransportSettings
 
 if TYPE_CHECKING:
     from penstock_client import Client
+
+
+_STREAMS = 8
 
 
 @dataclass(slots=True)
@@ -71,11 +84,13 @@ def demo() -> int:
 
 def _serve_and_ask() -> tuple[list[_Seen], list[str]]:
     """What each example showed, and what is wrong besides."""
-    settings = ServerSettings(source=REPOSITORY, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
-    with ServerThread(settings) as server:
-        out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
-        seen, wrong = _drive(server.port)
-        return seen, wrong + _check_http(server.metrics_port)
+    with TemporaryDirectory(prefix="penstock-demo-") as folder:
+        source = write_repository_with_listener(Path(folder))
+        settings = ServerSettings(source=source, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
+        with ServerThread(settings) as server:
+            out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
+            seen, wrong = _drive(server.port)
+            return seen, wrong + _check_http(server.metrics_port)
 
 
 def _drive(port: int) -> tuple[list[_Seen], list[str]]:
@@ -89,6 +104,7 @@ def _drive(port: int) -> tuple[list[_Seen], list[str]]:
         try:
             seen = [_ask(client, example) for example in all_examples()]
             seen.append(_listen(client, speech_example()))
+            seen.append(_listen_to_streams(client, speech_example()))
             executions = {model.name: model.execution_count for model in client.statistics()}
         except InferenceError as error:
             return [], [f"a request failed: {error}"]
@@ -129,6 +145,26 @@ def _listen(client: "Client", speech: SpeechExample) -> _Seen:
     differences = speech.differences(heard)
     words = f"'{speech.text}' → {speech.describe(heard)}"
     return _Seen(speech.model, speech.title.partition(": ")[2], words, seconds, differences)
+
+
+def _listen_to_streams(client: "Client", speech: SpeechExample) -> _Seen:
+    """Send the recording on many streams at once: the server keeps each one's state, and batches across them."""
+    from penstock_client import StreamRequest
+
+    seconds: list[float] = []
+
+    def one(_: int) -> list[float]:
+        began = time.perf_counter()
+        requests = (StreamRequest(LISTENER, {"input": window}) for window in speech.windows)
+        heard = [float(answer.result()["output"][0, 0]) for answer in client.stream(requests)]
+        seconds.extend([(time.perf_counter() - began) / len(heard)] * len(heard))
+        return heard
+
+    with ThreadPoolExecutor(_STREAMS) as pool:
+        every = list(pool.map(one, range(_STREAMS)))
+    differences = [problem for heard in every for problem in speech.differences(heard)]
+    words = f"{_STREAMS} times the same at once, each on a stream → {speech.describe(every[0])}"
+    return _Seen(LISTENER, "the same model, whose memory the server keeps", words, seconds, differences)
 
 
 def _check_http(port: int) -> list[str]:

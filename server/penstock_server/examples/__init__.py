@@ -14,6 +14,7 @@ state goes into the next request.
 """
 
 import json
+import shutil
 import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,24 @@ from penstock_proto.datatypes import DATATYPES
 
 REPOSITORY = Path(__file__).parent / "models"
 """The model repository: `<model>/config.pbtxt`, `<model>/1/model.onnx`."""
+
+LISTENER = "listener"
+"""The name of the model that `write_repository_with_listener` adds."""
+_LISTENER_CONFIG = """\
+name: "listener"
+backend: "onnxruntime"
+max_batch_size: 64
+input [{ name: "input" data_type: TYPE_FP32 dims: [ 576 ] }]
+output [{ name: "output" data_type: TYPE_FP32 dims: [ 1 ] }]
+sequence_batching {
+  oldest { max_candidate_sequences: 1024 }
+  state [{ input_name: "state" output_name: "stateN" data_type: TYPE_FP32 dims: [ 2, 128 ] }]
+}
+model_warmup [{
+  name: "silence"
+  inputs { key: "input" value { data_type: TYPE_FP32 dims: [ 576 ] zero_data: true } }
+}]
+"""
 
 FRAME_SECONDS = 0.032
 """How much sound one request of the stream brings."""
@@ -180,6 +199,20 @@ class _Stored(TypedDict):
     truth: list[str]
     inputs: dict[str, _StoredTensor]
     expected: dict[str, _StoredTensor]
+
+
+def write_repository_with_listener(folder: Path) -> Path:
+    """Copy the repository into a folder, and add a model that remembers: LISTENER.
+
+    It is the speech model once more, with its state kept by the server for each sequence, so a client sends windows and
+    nothing else. Returns the folder.
+    """
+    shutil.copytree(REPOSITORY, folder, dirs_exist_ok=True)
+    version = folder / LISTENER / "1"
+    version.mkdir(parents=True)
+    shutil.copyfile(REPOSITORY / "silero_vad" / "1" / "model.onnx", version / "model.onnx")
+    (folder / LISTENER / "config.pbtxt").write_text(_LISTENER_CONFIG, encoding="utf-8")
+    return folder
 
 
 def _tensors(stored: Mapping[str, _StoredTensor]) -> Tensors:
