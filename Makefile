@@ -23,7 +23,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # The targets share one .venv and two cores: running them side by side would only confuse them.
 .NOTPARALLEL:
 
-.PHONY: help demo test lint types proto proto-check format bench bench-peers fuzz wheel-check clean
+.PHONY: help demo test lint types proto proto-check format bench bench-peers fuzz interop wheel-check clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ bench-peers: $(TOOLS) ## measure it beside Triton, mosec and KServe, which are i
 fuzz: $(TOOLS) ## send the HTTP/2 connection nonsense, guided by its coverage (FUZZ_SECONDS=60)
 	@$(INSTALL) --group fuzz
 	@$(BIN)/python tests/fuzz/http2.py -max_total_time=$(FUZZ_SECONDS)
+
+interop: $(TOOLS) ## run gRPC's interop cases with clients in Node and C++, as far as their tools are installed
+	@$(BIN)/python -m tests.interop.run
 
 wheel-check: $(TOOLS) ## build the wheel, look at what it holds, and use it in an empty environment
 	@$(BIN)/python scripts/check_wheel.py

@@ -20,6 +20,7 @@ from grpc import aio
 
 from tests.interop import interop_pb2 as messages
 from tests.interop import interop_pb2_grpc as services
+from tests.interop.run import CASES
 from tests.server.transports.conftest import Served
 from tests.server.transports.methods import News
 
@@ -313,6 +314,12 @@ def ended(call: object) -> tuple[grpc.StatusCode, str | None]:
 
 
 # ── what the clients are made of ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_is_run_here(case: str) -> None:
+    """What clients of other languages run, and what `make interop` waits to hear of."""
+    assert callable(globals()[f"test_{case}"])
 
 
 def test_the_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
