@@ -48,7 +48,7 @@ class Refusal(Enum):
     NOT_STARTED = auto()
     """It has no START, and there is no such sequence: none yet, it is at its END, or it was idle for too long."""
     FULL = auto()
-    """As many steps wait as may."""
+    """As many steps wait as may. The sequence is over: it would go on without this step."""
     DRAINING = auto()
 
 
@@ -217,6 +217,8 @@ class SequenceTable(Generic[P]):
         if step.start and self._draining:
             return Refusal.DRAINING
         if self._waiting >= self._max_waiting:
+            if sequence is not None:
+                self._break(sequence)
             return Refusal.FULL
         self._waiting += 1
         if sequence is None:

@@ -298,6 +298,16 @@ def test_no_more_steps_wait_than_may() -> None:
     assert seats.submit(Step("too many", 1), 0.0) is Refusal.FULL
 
 
+def test_a_step_too_many_ends_its_sequence() -> None:
+    """It would go on without that step: those that wait are lost, and only a START may follow."""
+    seats = table(max_waiting=1)
+    submit(seats, start(1), Step("waits", 1))
+    seats.submit(Step("too many", 1), 0.0)
+    losses = [effect.step.payload for effect in seats.poll(0.0) if isinstance(effect, Lost)]
+    assert losses == ["waits"]
+    assert seats.submit(Step("more", 1), 0.0) is Refusal.NOT_STARTED
+
+
 def test_while_draining_sequences_go_on_and_none_begins() -> None:
     """Clients get time to end what they have begun."""
     seats = table()

@@ -39,6 +39,9 @@ from penstock_server.models.spec import ModelSpec
 from penstock_server.status import Status
 from penstock_server.tensors.codec import Array
 
+_WAITING = 16
+"""Steps behind others of their sequence cost a batch nothing, and streams bound their own: so many times more of them
+may wait than rows in the queue."""
 _NO_SEAT = Failure(Status.UNAVAILABLE, "timeout of the corresponding sequence has been expired")
 """Triton's words."""
 _ORPHANED = Failure(
@@ -66,7 +69,7 @@ class SequenceDriver(Driver):
         self._instances = len(runners)
         seats = self._sequences.seats * self._instances
         self.table: SequenceTable[Job] = SequenceTable(
-            seats, idle=self._sequences.idle, max_waiting=settings.max_queued_rows
+            seats, idle=self._sequences.idle, max_waiting=_WAITING * settings.max_queued_rows
         )
         self.states = States(self._sequences.states, seats)
         self._alarm = WakeUp(self._loop, self._perform)

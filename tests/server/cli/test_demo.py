@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from penstock_server.cli import demo, main
 
-demo.REPOSITORY = Path(sys.argv[1])
+demo.write_repository_with_listener = lambda folder: Path(sys.argv[1])
 sys.exit(main.run(["demo"]))
 """
 """The demo of another repository."""
