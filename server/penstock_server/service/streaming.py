@@ -61,6 +61,8 @@ def _flag(value: bool) -> bytes:
 
 
 _FINAL, _NOT_FINAL = _flag(True), _flag(False)
+_WRAPPING = len(_FINAL) + len(_RESPONSE_TAG) + 5
+"""Bytes of a message around its response, at most."""
 
 _AT_ADMISSION = frozenset(Reason) - {Reason.EXPIRED, Reason.HOPELESS, Reason.TIMEOUT}
 """Refusals that Triton gives before it has scheduled a request."""
@@ -103,7 +105,7 @@ class StreamInference:
         self.skeletons = Skeletons(decoder, streaming=True)
         self.dialect = dialect
         self.budget = budget
-        self.max_message_bytes = max_message_bytes
+        self.max_response_bytes = max_message_bytes - _WRAPPING
         self.tenant_key = tenant_key.lower()  # as keys arrive
         self.on_request = on_request
         self.is_exiting = is_exiting
@@ -336,7 +338,7 @@ class InferStream:
             return
         asked.was_scheduled = True
         try:
-            room = self._service.max_message_bytes
+            room = self._service.max_response_bytes
             inner = asked.form.template.rows(outputs, asked.id_field, start, end, room)
         except Exception as error:
             asked.ready = failure_of(error, during="the making of a response")
@@ -369,7 +371,7 @@ class InferStream:
     def _parts(self, asked: _Asked, outputs: Outputs, flag: bytes) -> Parts | Failure:
         assert asked.form is not None
         try:
-            inner = respond(asked.form.plan, asked.id, outputs, self._service.max_message_bytes)
+            inner = respond(asked.form.plan, asked.id, outputs, self._service.max_response_bytes)
         except Exception as error:
             return failure_of(error, during="the making of a response")
         inner.append(flag)
