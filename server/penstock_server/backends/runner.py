@@ -1,8 +1,8 @@
 """Runs an instance's batches and reports each end once.
 
-A runner takes one batch at a time (the scheduler starts no second one before the first is finished)
-and calls `done` where the engine lives, on the event loop. Nothing a model does gets past it: what
-an instance raises, even `SystemExit`, is turned into a `Failure` here.
+A runner runs one batch at a time, the others wait (few do: the scheduler starts as many as there are instances, but
+sequences that keep their rows have to go to their own), and calls `done` where the engine lives, on the event loop.
+Nothing a model does gets past it: what an instance raises, even `SystemExit`, is turned into a `Failure` here.
 """
 
 import logging
@@ -77,6 +77,7 @@ class ThreadRunner:
         self._threads = threads or Threads()
         self._post = post
         self._name = name
+        self._in_thread = 0  # batches that the thread has, or has ended and not told
         self._work: SimpleQueue[tuple[ModelBatch, Done] | None] = SimpleQueue()
         # A daemon: a model that hangs must not keep the process from exiting when its drain is over.
         self._thread = threading.Thread(target=self._loop, name=f"penstock {name}", daemon=True)
@@ -86,11 +87,13 @@ class ThreadRunner:
         return f"<ThreadRunner {self._name}: {'running' if self._thread.is_alive() else 'closed'}>"
 
     def start(self, batch: ModelBatch, done: Done) -> Outcome | None:
-        if self._inline is not None and self._inline.may_run(batch.rows, others=self._threads.running > 0):
+        inline = None if self._in_thread else self._inline
+        if inline is not None and inline.may_run(batch.rows, others=self._threads.running > 0):
             began = time.thread_time()
             outcome = run(self._instance, batch, self._name)
-            self._inline.ran(batch.rows, time.thread_time() - began)
+            inline.ran(batch.rows, time.thread_time() - began)
             return outcome
+        self._in_thread += 1
         self._threads.running += 1
         self._work.put((batch, done))
         return None
@@ -113,6 +116,7 @@ class ThreadRunner:
         seconds = time.thread_time() - began
 
         def ended() -> None:
+            self._in_thread -= 1
             self._threads.running -= 1
             # A run that fails early says nothing of the others.
             if self._inline is not None and not isinstance(outcome, Failure):

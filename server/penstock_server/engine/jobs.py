@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from penstock_scheduler import Reason, Ticket, TrafficClass
+from penstock_scheduler import Reason, State, Ticket, TrafficClass
 from penstock_server.backends.base import ModelBatch, RequestInfo
 from penstock_server.errors import Failure
 from penstock_server.tensors.codec import Array, Buffer
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from penstock_server.engine.versions import ServedVersion
 
 _log = logging.getLogger(__name__)
+
+_IN_A_BATCH = (State.FORMED, State.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ class Job(Ticket):
         if self.is_settled:
             return False
         self.is_settled = True
-        self.tensors = ()
+        if self.state not in _IN_A_BATCH:  # of which it stays a part, even if that is still to be put together
+            self.tensors = ()
         self.pieces = None
         return True
 

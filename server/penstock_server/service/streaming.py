@@ -61,6 +61,8 @@ def _flag(value: bool) -> bytes:
 
 
 _FINAL, _NOT_FINAL = _flag(True), _flag(False)
+_WRAPPING = len(_FINAL) + len(_RESPONSE_TAG) + 5
+"""Bytes of a message around its response, at most."""
 
 _AT_ADMISSION = frozenset(Reason) - {Reason.EXPIRED, Reason.HOPELESS, Reason.TIMEOUT}
 """Refusals that Triton gives before it has scheduled a request."""
@@ -103,7 +105,7 @@ class StreamInference:
         self.skeletons = Skeletons(decoder, streaming=True)
         self.dialect = dialect
         self.budget = budget
-        self.max_message_bytes = max_message_bytes
+        self.max_response_bytes = max_message_bytes - _WRAPPING
         self.tenant_key = tenant_key.lower()  # as keys arrive
         self.on_request = on_request
         self.is_exiting = is_exiting
@@ -135,7 +137,7 @@ class StreamInference:
 class _Asked:
     """A message of a stream, from when it came to its last answer."""
 
-    __slots__ = ("form", "id_field", "job", "message", "ready", "size", "stream", "was_scheduled")
+    __slots__ = ("form", "id_field", "job", "message", "ready", "size", "stream", "was_scheduled", "was_taken")
 
     def __init__(self, stream: "InferStream", message: Buffer) -> None:
         self.stream = stream
@@ -145,6 +147,7 @@ class _Asked:
         self.id_field = b""  # encoded, as it came and as it goes out again
         self.job: Job | None = None
         self.ready: Parts | Failure | None = None  # what is still to be sent; () is nothing
+        self.was_taken = False  # by its model's engine, which refuses some at once
         self.was_scheduled = False
 
     @property
@@ -261,7 +264,8 @@ class InferStream:
         sequences = form.plan.version.spec.sequences
         if sequences is not None:
             info = self._of_a_sequence(form.plan.version, sequences, info)
-        if service.is_exiting() and (sequences is None or info.sequence_start):
+        begins = sequences is None or info.sequence_start or not info.correlation_id
+        if begins and service.is_exiting():
             asked.ready = EXITING
             return
         asked.form = form
@@ -283,15 +287,18 @@ class InferStream:
             form.plan.version.driver.submit(job)
         except Exception as error:
             job.settle(failure_of(error, during=self._head.method))
+        asked.was_taken = True
+        if info.sequence_lasts and not job.is_settled:
+            self._sequences[form.plan.version] = info.correlation_id
 
     def _of_a_sequence(self, version: ServedVersion, sequences: SequenceSpec, info: RequestInfo) -> RequestInfo:
-        """Give a request without a sequence that of the stream."""
+        """Give a request without a sequence that of the stream, which the first begins that is not refused at once."""
         if info.correlation_id or sequences.iterative or not self._service.dialect.richer_streams:
             return info
         known = self._sequences.get(version)
         if known is None:
             number = next(self._service.sequence_ids)
-            known = self._sequences[version] = f"stream {number - (1 << 63)}" if sequences.id_is_text else number
+            known = f"stream {number - (1 << 63)}" if sequences.id_is_text else number
             info = replace(info, sequence_start=True)
         return replace(info, correlation_id=known, sequence_lasts=True)
 
@@ -300,7 +307,7 @@ class InferStream:
         if not self._service.dialect.richer_streams:
             return False
         request = _parsed(asked.message)
-        if request is None or CANCEL_KEY not in request.parameters or request.inputs:
+        if request is None or request.inputs or not request.parameters[CANCEL_KEY].HasField("string_param"):
             return False
         asked.ready = ()
         name = request.parameters[CANCEL_KEY].string_param
@@ -316,7 +323,8 @@ class InferStream:
         """The engine has answered a request, or a decoupled model is at its end."""
         if self._is_over:
             return
-        asked.was_scheduled = not (isinstance(outcome, Refused) and outcome.reason in _AT_ADMISSION)
+        is_refused = isinstance(outcome, Refused) and outcome.reason in _AT_ADMISSION
+        asked.was_scheduled = asked.was_taken and not is_refused
         answer = self._answer(asked, outcome)
         if asked in self._decoupled:
             self._finish_decoupled(asked, answer)
@@ -330,7 +338,7 @@ class InferStream:
             return
         asked.was_scheduled = True
         try:
-            room = self._service.max_message_bytes
+            room = self._service.max_response_bytes
             inner = asked.form.template.rows(outputs, asked.id_field, start, end, room)
         except Exception as error:
             asked.ready = failure_of(error, during="the making of a response")
@@ -363,7 +371,7 @@ class InferStream:
     def _parts(self, asked: _Asked, outputs: Outputs, flag: bytes) -> Parts | Failure:
         assert asked.form is not None
         try:
-            inner = respond(asked.form.plan, asked.id, outputs, self._service.max_message_bytes)
+            inner = respond(asked.form.plan, asked.id, outputs, self._service.max_response_bytes)
         except Exception as error:
             return failure_of(error, during="the making of a response")
         inner.append(flag)
@@ -393,7 +401,7 @@ class InferStream:
     def _finish_decoupled(self, asked: _Asked, answer: Parts | Failure) -> None:
         del self._decoupled[asked]
         if isinstance(answer, Failure):
-            if self._wants_status and asked.was_scheduled:
+            if self._is_streams_own(asked, answer):
                 self._release(asked)
                 self._end(answer)
                 return
@@ -402,13 +410,17 @@ class InferStream:
         if answer:
             self._send_or_keep(answer)
 
+    def _is_streams_own(self, asked: _Asked, failure: Failure) -> bool:
+        """Whether a failure is to end the stream. What its client has cancelled is none of a model."""
+        return self._wants_status and asked.was_scheduled and failure is not _CANCELLED
+
     def _flush(self) -> None:
         """Send what has its turn, give the window back while there is room, and end if all is said."""
         ordered = self._ordered
         while ordered and not self._is_blocked and not self._is_over and (answer := ordered[0].ready) is not None:
             asked = ordered.popleft()
             if isinstance(answer, Failure):
-                if self._wants_status and asked.was_scheduled:
+                if self._is_streams_own(asked, answer):
                     self._release(asked)
                     self._end(answer)
                     return

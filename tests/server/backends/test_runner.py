@@ -256,3 +256,32 @@ async def test_runs_in_the_thread_are_measured() -> None:
     await desk.wait_for(133)
     assert inline.may_run(1, others=False)
     assert await asyncio.to_thread(one.close, 10)
+
+
+async def test_nothing_runs_at_once_while_its_instance_runs_in_the_thread() -> None:
+    """A batch of sequences has to go to its own instance, even if that is busy: it waits there."""
+    running, go_on, overlaps = threading.Event(), threading.Event(), list[int]()
+
+    def work(batch: ModelBatch) -> Tensors:
+        number = int(batch.inputs["X"][0])
+        if number == 1:
+            running.set()
+            go_on.wait(20)
+            running.clear()
+        elif running.is_set():
+            overlaps.append(number)
+        return batch.inputs
+
+    desk, inline = Desk(), Inline(below=1.0)
+    one = ThreadRunner(FakeInstance(work), asyncio.get_running_loop().call_soon_threadsafe, "m", inline)
+    one.start(a_batch(1), desk.done)
+    await asyncio.to_thread(running.wait, 20)
+    for _ in range(40):
+        inline.ran(1, 1e-6)
+    assert inline.may_run(1, others=True)
+    assert one.start(a_batch(2), desk.done) is None
+    go_on.set()
+    await desk.wait_for(2)
+    assert one.start(a_batch(3), desk.done) is not None
+    assert overlaps == []
+    assert await asyncio.to_thread(one.close, 10)

@@ -105,7 +105,7 @@ class Ask:
         self.values = list(values)
         self.outcomes: list[Outcome] = []
         self.cancelled = False
-        self.on_answer: Callable[[], None] | None = None
+        self.on_answer: Callable[[], object] | None = None
         self._answered = asyncio.Event()
         rows = len(values)
         plan = Plan(stage.version, rows, stage.spec.inputs, ((1,),), (0,), (0,), key)

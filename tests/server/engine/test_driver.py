@@ -659,3 +659,14 @@ async def test_what_a_model_asks_of_its_requests(make_stage: MakeStage) -> None:
     assert [info.rows for info in requests[1:]] == [1]
     assert batch.batch.wanted_outputs() == ["Y"]
     batch.finish()
+
+
+async def test_an_answer_may_cancel_a_request_of_the_next_batch_of_its_turn() -> None:
+    """That batch was formed already: it runs with the request in it, and the others get theirs."""
+    stage = Stage(instances=2, max_batch_size=2)
+    stage.at_once = lambda batch: {"Y": batch.inputs["X"]}
+    first, *_ = asks = [stage.ask(n) for n in range(4)]
+    first.on_answer = asks[2].cancel
+    assert await asks[3].answer() == [3]
+    assert asks[2].outcomes == []
+    await stage.driver.close(0.0)

@@ -72,6 +72,7 @@ class House:
         model = ServedModel("puppet", states={1: (VersionState.READY, "")})
         model.serve(self.stage.version)
         models.add(model)
+        self.models = models
         self.budget = ByteBudget(budget)
         self.exiting = False
         self.service = StreamInference(
@@ -188,6 +189,23 @@ async def test_a_model_that_fails_fails_its_request(house: House) -> None:
     (response,) = house.sink.responses
     assert (response.error_message, response.infer_response.model_name) == ("broken", "puppet")
     assert response.infer_response.parameters["triton_final_response"].bool_param
+
+
+async def test_a_response_that_is_too_large_with_all_around_it_fails_alone(house: House) -> None:
+    """Else the transport would refuse it, and cut the stream off."""
+    house.ask("a")
+    (await house.stage.next_batch()).finish()
+    await settle()
+    size = len(house.sink.sent[0])
+    smaller = StreamInference(Decoder(house.models, PENSTOCK), PENSTOCK, house.budget, size - 1)
+    sink = Sink()
+    stream = smaller.stream.open(RequestHead("/m", ()), sink)
+    stream.on_message(request("a"))
+    (await house.stage.next_batch()).finish()
+    await settle()
+    assert [bool(error) for error in sink.errors] == [True]
+    stream.on_end()
+    house.stream.on_end()
 
 
 async def test_in_tritons_dialect_a_failure_has_no_status() -> None:
