@@ -15,7 +15,7 @@ class Result:
     latencies: Sequence[float]
     """From arrival to answer, ascending, of those that were answered."""
     in_time: int
-    """Requests that were answered before their deadline; without one every answer is."""
+    """Requests that were answered before their deadline and their timeout; without them every answer is."""
     refused: Mapping[Reason, int]
     dropped: Mapping[Reason, int]
     duration: float

@@ -101,6 +101,7 @@ class _World:
                 traffic=arrival.traffic,
                 level=arrival.level,
                 tenant=arrival.tenant,
+                timeout=arrival.timeout,
             )
             for arrival in arrivals
         ]
@@ -128,4 +129,5 @@ class _World:
                     self._unfinished[ticket.sequence] = left
                     continue
             self._latencies.append(now - ticket.enqueued)
-            self._in_time += now <= ticket.deadline
+            # A client that sets a timeout wants its answer by then, whatever the policy makes of it.
+            self._in_time += now <= min(ticket.deadline, ticket.enqueued + (ticket.timeout or inf))

@@ -19,6 +19,8 @@ class Arrival:
     traffic: TrafficClass = TrafficClass.INTERACTIVE
     level: int = 0
     tenant: str = ""
+    timeout: float = 0.0
+    """The V2 parameter in seconds, 0 for none: see `Ticket`."""
 
 
 def poisson(rate: float, count: int, *, seed: int, patience: float = inf) -> list[Arrival]:

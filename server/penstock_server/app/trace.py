@@ -47,12 +47,19 @@ class TracedRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     model: str
     rows: Annotated[int, msgspec.Meta(ge=1)] = 1
     deadline_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    """Until its deadline: the client's, or its `timeout` parameter if that is less. None: it brought neither."""
+    """Until the client's deadline; None if it brought none. (Older traces have a lesser `timeout` here.)"""
     traffic: TrafficName = "interactive"
     priority: Annotated[int, msgspec.Meta(ge=0)] = 0
     """As the request says; 0 is the model's default."""
     tenant: str = ""
     """A hash."""
+    timeout_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """The `timeout` parameter: what it means is for the policy to say. None: it has none."""
+
+    @property
+    def patience_ms(self) -> float | None:
+        """How long the client wants to wait: until its deadline or its timeout, whatever is first. None: for ever."""
+        return min((each for each in (self.deadline_ms, self.timeout_ms) if each is not None), default=None)
 
 
 class BadTrace(Exception):
@@ -113,7 +120,7 @@ class TraceRecorder:
         if self._room <= 0:
             return
         self._room -= 1
-        patience = min(job.deadline - job.arrived, job.timeout or inf)
+        patience = job.deadline - job.arrived
         self._waiting.append(
             TracedRequest(
                 max(0.0, round(job.arrived - self._start, 6)),
@@ -124,6 +131,7 @@ class TraceRecorder:
                 _TRAFFIC[job.traffic],
                 job.level,
                 self._hash(job.tenant) if job.tenant else "",
+                round(job.timeout * 1e3, 3) if job.timeout else None,
             )
         )
         if not self._room:

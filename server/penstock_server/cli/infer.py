@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from penstock_proto.open_inference_pb2 import ModelMetadataResponse
 from penstock_server.app.logs import escape
 from penstock_server.cli.addresses import channel_options
 from penstock_server.cli.output import fail, out
-from penstock_server.cli.pems import check_authority, check_pair
+from penstock_server.cli.tls import TlsAuthority, TlsCertificate, TlsKey, TlsWanted, tls_credentials
 from penstock_server.cli.values import BadValue, parse_input, split_pairs
 
 if TYPE_CHECKING:
-    from penstock_client import InferResult, OutputRequest, Tensor, Tls
+    from penstock_client import InferResult, OutputRequest, Tensor
 
 _URL = "127.0.0.1:8001"
 _UNREACHED = ("failed to connect to all addresses", "DNS resolution failed")
@@ -84,43 +83,10 @@ def infer(
         float,
         typer.Option(metavar="SECONDS", help="How long to wait for the answer.", min=0.001, rich_help_panel=_SERVER),
     ] = 10.0,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Use TLS and trust the public authorities.", rich_help_panel=_SERVER)
-    ] = False,
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="Use TLS and trust this authority.",
-            metavar="PEM",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            envvar="PENSTOCK_TLS_CA",
-            rich_help_panel=_SERVER,
-        ),
-    ] = None,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            help="Our certificate, where the server asks for one.",
-            metavar="PEM",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            rich_help_panel=_SERVER,
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="Its private key.",
-            metavar="PEM",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            rich_help_panel=_SERVER,
-        ),
-    ] = None,
+    tls: TlsWanted = False,
+    tls_ca: TlsAuthority = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
 ) -> int:
     """Ask a model once and print the answer.
 
@@ -134,7 +100,7 @@ def infer(
     """
     from penstock_client import Client, Deadline, InferenceError, InputError
 
-    credentials = _tls(tls, tls_ca, tls_cert, tls_key)
+    credentials = tls_credentials(tls, tls_ca, tls_cert, tls_key)
     try:
         client = Client(url, tls=credentials, metadata=_metadata(metadata or []), options=channel_options(url))
     except BadValue as error:
@@ -163,20 +129,6 @@ def infer(
         fail(f"{url} answers {error.status.name}: {error.message}", 1)
     _print_json(result) if as_json else _print(result)
     return 0
-
-
-def _tls(wanted: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> "Tls | None":
-    from penstock_client import Tls
-
-    if not wanted and ca is None and certificate is None and key is None:
-        return None
-    if (certificate is None) != (key is None):
-        fail("a certificate of ours needs both --tls-cert and --tls-key", 2)
-    if certificate is not None and key is not None:
-        check_pair(certificate, key)
-    if ca is not None:
-        check_authority(ca, "--tls-ca")
-    return Tls(ca=ca, cert=certificate, key=key)
 
 
 def _inputs(texts: Sequence[str], metadata: ModelMetadataResponse) -> "dict[str, Tensor]":

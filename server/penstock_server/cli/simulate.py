@@ -22,10 +22,12 @@ from penstock_server.cli.addresses import channel_options
 from penstock_server.cli.costs import Cost, fit, parse_cost, samples_of
 from penstock_server.cli.output import err, fail, out
 from penstock_server.cli.sweep import ArrivalKind, Outcome, Question, Report, runs, sweep
+from penstock_server.cli.tls import TlsAuthority, TlsCertificate, TlsKey, TlsWanted, tls_credentials
 from penstock_server.cli.values import BadValue
 
 if TYPE_CHECKING:  # loaded where something is drawn
     from penstock_bench.plots import Chart
+    from penstock_client import Tls
 
 _LOADS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.0)
 _INSTANCES, _MAX_BATCH = 1, 64
@@ -68,6 +70,10 @@ def simulate(
     model: Annotated[
         str, _option("The model at `--url`, and in the trace.", _COST_PANEL, metavar="NAME", show_default=False)
     ] = "",
+    tls: TlsWanted = False,
+    tls_ca: TlsAuthority = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
     noise: Annotated[
         float,
         _option("Batches take up to so much longer: |N(0, noise)|.", _COST_PANEL, metavar="PART", min=0, max=10),
@@ -144,8 +150,9 @@ def simulate(
     """
     if trace is not None and seconds is not None:
         fail("--trace has its own duration: leave out --seconds", 2)
+    credentials = tls_credentials(tls, tls_ca, tls_cert, tls_key)
     try:
-        measured = _measure(url, model) if url is not None and cost is None else None
+        measured = _measure(url, model, credentials) if url is not None and cost is None else None
         question = Question(
             cost=_cost(cost, measured),
             settings=Settings(
@@ -210,18 +217,20 @@ def _cost(text: str | None, measured: _Measured | None) -> Cost:
     return measured.cost
 
 
-def _measure(url: str, model: str) -> _Measured:
+def _measure(url: str, model: str, credentials: "Tls | None") -> _Measured:
     """Ask a server. Raises BadValue if it knows too little; ends the command if it does not answer."""
     from penstock_client import Client, InferenceError
 
     if not model:
         raise BadValue("--url needs --model")
     try:
-        with Client(url, timeout=10.0, options=channel_options(url)) as client:
+        with Client(url, tls=credentials, timeout=10.0, options=channel_options(url)) as client:
             config = client.model_config(model)
             cost = fit(samples_of(client.statistics(model)))
     except ValueError:
-        raise BadValue(f"--url is HOST:PORT without a scheme, not '{url}'") from None
+        raise BadValue(
+            f"--url is HOST:PORT without a scheme (TLS is switched on with --tls or --tls-ca), not '{url}'"
+        ) from None
     except InferenceError as error:
         fail(f"{url} answers {error.status.name}: {error.message}", 2)
     instances = sum(max(1, group.count) for group in config.instance_group)

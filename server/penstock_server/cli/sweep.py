@@ -73,7 +73,7 @@ class Outcome:
     p90_ms: float | None
     p99_ms: float | None
     in_time: float
-    """The part of all requests that was answered before its deadline; without one every answer is."""
+    """The part of all requests that was answered before its deadline and its timeout; without them every answer is."""
     in_time_range: tuple[float, float]
     """The worst and the best of the seeds."""
     dropped: float
@@ -194,7 +194,8 @@ def _patience(question: Question) -> float:
     """The deadline that the capacity is for: of a trace with many, the middle one."""
     if not question.recorded:
         return question.deadline
-    return median(min(_recorded_patience(one, question.deadline), 1e9) for one in question.recorded)
+    wanted = [question.deadline if one.patience_ms is None else one.patience_ms / 1e3 for one in question.recorded]
+    return median(min(each, 1e9) for each in wanted)
 
 
 def _rates(question: Question, full: float) -> list[tuple[float, float]]:
@@ -235,15 +236,19 @@ def _replayed(one: TracedRequest, start: float, faster: float, deadline: float) 
     return Arrival(
         (one.at - start) / faster,
         one.rows,
-        _recorded_patience(one, deadline),
+        _recorded_deadline(one, deadline),
         TrafficClass[one.traffic.upper()],
         one.priority,
         one.tenant,
+        (one.timeout_ms or 0.0) / 1e3,
     )
 
 
-def _recorded_patience(one: TracedRequest, deadline: float) -> float:
-    return deadline if one.deadline_ms is None else one.deadline_ms / 1e3
+def _recorded_deadline(one: TracedRequest, deadline: float) -> float:
+    """Seconds until its deadline, which is `deadline` if it has neither one nor a timeout."""
+    if one.deadline_ms is None:
+        return deadline if one.timeout_ms is None else inf
+    return one.deadline_ms / 1e3
 
 
 def _describe(question: Question) -> str:

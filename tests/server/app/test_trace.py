@@ -51,6 +51,25 @@ def test_a_server_writes_what_comes_in(tmp_path: Path) -> None:
     assert 10_000 < (trace[1].deadline_ms or 0) <= 21_000  # gRPC rounds it up on its way
 
 
+def test_a_timeout_is_recorded_as_what_it_is(tmp_path: Path) -> None:
+    """Not as a deadline: under policy `fixed` it is none."""
+    path = tmp_path / "trace.jsonl"
+    settings = ServerSettings(
+        source=REPOSITORY / "iris" / "1" / "model.onnx",
+        transport=TransportSettings(port=0),
+        metrics_port=None,
+        record_trace=path,
+    )
+    with ServerThread(settings) as server, Client(f"127.0.0.1:{server.port}") as client:
+        client.infer("model", {"X": [ROW]}, parameters={"timeout": 20_000_000})
+        client.infer("model", {"X": [ROW]}, parameters={"timeout": 20_000_000}, timeout=10.0)
+    first, second = read_trace(path)
+    assert (first.deadline_ms, first.timeout_ms, first.patience_ms) == (None, 20_000.0, 20_000.0)
+    assert second.timeout_ms == 20_000.0
+    assert second.deadline_ms is not None
+    assert second.patience_ms == second.deadline_ms <= 11_000
+
+
 def test_tenants_are_told_apart_and_not_named(tmp_path: Path) -> None:
     """Equal names are equal in one trace; the next one has other hashes, so that nobody can make a dictionary."""
     path = tmp_path / "trace.jsonl"
@@ -86,10 +105,18 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     """Every field survives, and what is not said is the default."""
     path = tmp_path / "trace.jsonl"
-    full = TracedRequest(0.25, "a", 7, 12.5, "bulk", 3, "abc")
+    full = TracedRequest(0.25, "a", 7, 12.5, "bulk", 3, "abc", 4.5)
     path.write_bytes(msgspec.json.Encoder().encode_lines([TracedRequest(0.125, "b"), full]))
     assert path.read_text().splitlines()[0] == '{"at":0.125,"model":"b"}'
     assert read_trace(path) == [TracedRequest(0.125, "b"), full]
+
+
+def test_a_trace_from_before_there_were_timeouts_is_read(tmp_path: Path) -> None:
+    """They are deadlines in it."""
+    path = tmp_path / "trace.jsonl"
+    path.write_text('{"at":0.013207,"model":"iris","rows":4,"deadline_ms":50.0,"tenant":"9f2c41d07ab3"}\n')
+    (one,) = read_trace(path)
+    assert (one.deadline_ms, one.timeout_ms, one.patience_ms) == (50.0, None, 50.0)
 
 
 def test_a_trace_is_read_in_order_of_time_and_of_one_model_if_wished(tmp_path: Path) -> None:
@@ -115,6 +142,7 @@ def test_a_trace_is_read_in_order_of_time_and_of_one_model_if_wished(tmp_path: P
         ('{"at":1,"model":"iris","rows":0}', "`int` >= 1"),
         ('{"at":1,"model":"iris","rows":1.5}', "Expected `int`"),
         ('{"at":1,"model":"iris","deadline_ms":0}', "`float` > 0"),
+        ('{"at":1,"model":"iris","timeout_ms":0}', "`float` > 0"),
         ('{"at":1,"model":"iris","traffic":"fast"}', "Invalid enum value 'fast'"),
         ('{"at":1,"model":"iris","row":2}', "unknown field `row`"),
         ("[" * 100_000, ""),

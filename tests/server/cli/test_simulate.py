@@ -144,6 +144,26 @@ def test_a_trace_is_replayed_as_it_was(simulate: Simulate, tmp_path: Path) -> No
     assert one["in_time"] == pytest.approx(11 / 12)
 
 
+def test_a_timeout_of_a_trace_is_what_it_was(simulate: Simulate, tmp_path: Path) -> None:
+    """`eager` drops whom its timeout has left no time; `fixed` does not look at it, and answers too late."""
+    requests = [TracedRequest(0.0, "m"), TracedRequest(0.001, "m", timeout_ms=5), TracedRequest(0.002, "m")]
+    path = write_trace(tmp_path / "t", requests)
+    options = ("--cost", "0,10", "--trace", path, "--max-batch-size", 1, "--deadline-ms", 100)
+    report = simulate(*options, "--policy", "eager", "--policy", "fixed")
+    eager, fixed = report["outcomes"]
+    assert (eager["reasons"], fixed["reasons"]) == ({"expired": 1}, {})
+    assert eager["in_time"] == fixed["in_time"] == pytest.approx(2 / 3)
+
+
+def test_a_timeout_is_no_reason_for_another_deadline(simulate: Simulate, tmp_path: Path) -> None:
+    """`--deadline-ms` is for requests that bring neither; the capacity is for the time that clients give."""
+    requests = [TracedRequest(number / 10, "m", timeout_ms=500) for number in range(3)]
+    path = write_trace(tmp_path / "t", requests)
+    options = ("--cost", "0,20", "--trace", path, "--max-batch-size", 1, "--policy", "fixed", "--deadline-ms")
+    assert outcome(report := simulate(*options, 25), "fixed", 15 / report["capacity"])["in_time"] == 1
+    assert report["capacity"] == pytest.approx(1 / 0.02)
+
+
 def test_a_trace_can_be_hurried(simulate: Simulate, tmp_path: Path) -> None:
     """The same requests at other loads; `--deadline-ms` is for those that bring none."""
     path = write_trace(tmp_path / "t", [TracedRequest(number / 10, "m") for number in range(200)])
@@ -238,7 +258,10 @@ def test_the_page_has_the_charts(tmp_path: Path) -> None:
     [
         ((), "what does a batch cost? Give --cost, or --url and --model of a server that has measured it"),
         (("--url", "x:1"), "--url needs --model"),
-        (("--url", "http://x", "--model", "m"), "--url is HOST:PORT without a scheme, not 'http://x'"),
+        (
+            ("--url", "http://x", "--model", "m"),
+            "--url is HOST:PORT without a scheme (TLS is switched on with --tls or --tls-ca), not 'http://x'",
+        ),
         (("--cost", "1"), "--cost is the milliseconds of a row and of a batch, such as 1.05,5.07, not '1'"),
         ((*COST, "--loads", "0"), "--loads are multiples of the capacity, such as 0.1,0.9,1.5, not '0'"),
         ((*COST, "--loads", "nan"), "--loads are multiples of the capacity, such as 0.1,0.9,1.5, not 'nan'"),

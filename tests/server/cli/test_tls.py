@@ -76,6 +76,21 @@ def test_a_client_that_trusts_the_authority_is_answered(secure: Server, servers:
     assert secure.until("grpc_port")["message"].startswith("gRPC with TLS on 127.0.0.1:")
 
 
+def test_a_simulation_asks_as_a_client_does(secure: Server, servers: Pems, clients: Pems, said: Ear) -> None:
+    """With the same options, and the same words for what is no good."""
+    row = "[5.1,3.5,1.4,0.2]"
+    for rows in (1, 3):
+        one = ("infer", "iris", "--input", f"X=[{','.join([row] * rows)}]", "--url", secure.target)
+        assert main.run([*one, "--tls-ca", str(servers.ca)]) == 0
+    asked = ("simulate", "--url", secure.target, "--model", "iris", "--seconds", "0.01", "--loads", "0.5")
+    assert main.run([*asked, "--tls-ca", str(servers.ca)]) == 0
+    assert main.run([*asked]) == 2
+    assert main.run([*asked, "--tls-ca", str(clients.ca)]) == 2
+    said()
+    assert main.run([*asked, "--tls-ca", str(servers.ca), "--tls-cert", str(clients.cert)]) == 2
+    assert said().err == "penstock: a certificate of ours needs both --tls-cert and --tls-key\n"
+
+
 def test_a_client_that_trusts_another_authority_is_told(secure: Server, clients: Pems, said: Ear) -> None:
     """It sends nothing to a server that it does not know; nor to one that public authorities do not know."""
     for option in (["--tls-ca", clients.ca], ["--tls"]):
