@@ -2,6 +2,8 @@
 
     python scripts/bench_engine.py              a table, and what a grpc.aio echo costs here
     python scripts/bench_engine.py --profile    where the time goes, for the first row
+    python scripts/bench_engine.py --results bench/results/scheduler
+                                                write engine.json and engine.md there, too
 
 An identity model whose run costs nothing is kept at a depth: for each answer a new request comes in. What is measured
 is all that the engine does, the scheduler included: admission, forming and assembling batches, handing out views of
@@ -23,7 +25,7 @@ from functools import partial
 from math import inf
 
 import uvloop
-from bench_scheduler import echo_microseconds  # type: ignore[import-not-found]  # it lies beside this file
+from bench_scheduler import Table, echo_microseconds, results_option  # type: ignore[import-not-found]  # it lies beside this file
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.model_config_pb2 import ModelConfig
@@ -39,7 +41,6 @@ from penstock_server.tensors.spec import TensorSpec
 
 DEPTHS = (1, 8, 64, 256)
 RUNS = 3
-BUDGET = 5.0 / 150.0
 FP32 = DATATYPES["FP32"]
 RAW = bytes(16)
 
@@ -163,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the engine costs per request.")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--requests", type=int, default=40_000, help="for each number (default: %(default)s)")
+    results_option(parser)
     options = parser.parse_args()
     if options.profile:
         profile = cProfile.Profile()
@@ -173,12 +175,20 @@ def main() -> None:
         return
     echo = best_of(lambda: asyncio.run(echo_microseconds(3200)))
     job = best_of(lambda: uvloop.run(job_microseconds()))
-    print(f"grpc.aio echo here: {echo:.0f} µs; so the bar of 5 µs at depth 64 is {echo * BUDGET:.2f} µs")
-    print(f"taken off below: {job:.2f} µs for making and settling a Job\n")
-    print("µs per request          " + "".join(f"{depth:>9,}" for depth in DEPTHS))
+    table = Table(
+        title="What the engine costs",
+        bar_of="at depth 64",
+        bar=5.0,
+        echo=echo,
+        depths=DEPTHS,
+        notes=[f"Taken off: {job:.2f} µs for making and settling a Job"],
+    )
+    table.begin()
     for row in TABLE:
         costs = [best_of(partial(measured, row, depth, options.requests // row.rows)) - job for depth in DEPTHS]
-        print(f"{row.name:24}" + "".join(f"{each:9.2f}" for each in costs), flush=True)
+        table.add(row.name, costs)
+    if options.results:
+        table.write(options.results, "engine")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     python scripts/bench_scheduler.py            table over depths, and what a grpc.aio echo costs here
     python scripts/bench_scheduler.py --quick    fewer requests, no echo
+    python scripts/bench_scheduler.py --results bench/results/scheduler
+                                                 write scheduler.json and scheduler.md there, too
 
 *Everything on*: policy `deadline` with random deadlines, two classes, two levels, four tenants with weights, padding
 to allowed sizes, bounds in rows and bytes, a cost model that learns. *Plain*: the same policy, nothing used.
@@ -14,9 +16,14 @@ The bar is 2 µs where a grpc.aio echo (client and server in one process) costs 
 import argparse
 import asyncio
 import gc
+import json
+import os
+import platform
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import grpc
 from grpc import aio
@@ -25,7 +32,8 @@ from penstock_scheduler import PolicyName, Scheduler, Settings, Start, Ticket, T
 
 DEPTHS = (8, 10, 64, 100, 1000, 10_000, 100_000)
 RUNS = 3
-BUDGET = 2.0 / 150.0
+ECHO = 150.0
+"""Microseconds of an echo on the machine that the bars are for."""
 
 MakeTicket = Callable[[float], Ticket]
 
@@ -130,15 +138,77 @@ async def echo_microseconds(calls: int) -> float:
     return spent / (calls // 32 * 32) * 1e6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What a benchmark has measured: microseconds of CPU for each request, by row and depth."""
+
+    title: str
+    bar_of: str
+    """What the bar is for."""
+    bar: float
+    """Microseconds, where an echo costs 150."""
+    echo: float | None
+    """Microseconds of a grpc.aio echo here."""
+    depths: Sequence[int]
+    rows: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    notes: Sequence[str] = ()
+
+    @property
+    def bar_here(self) -> float | None:
+        return None if self.echo is None else self.bar * self.echo / ECHO
+
+    def heading(self) -> str:
+        """The line above the numbers."""
+        if self.echo is None:
+            return "\n".join(self.notes)
+        echo, bar = f"grpc.aio echo here: {self.echo:.0f} µs", f"the bar of {self.bar:g} µs {self.bar_of}"
+        return "\n".join([f"{echo}; so {bar} is {self.bar_here:.2f} µs", *self.notes])
+
+    def begin(self) -> None:
+        """Print what stands above the rows."""
+        print(self.heading() + "\n")
+        print(f"{'µs per request':24}" + "".join(f"{depth:>9,}" for depth in self.depths))
+
+    def add(self, name: str, costs: list[float]) -> None:
+        """Keep a row, and print it."""
+        self.rows[name] = costs
+        print(f"{name:24}" + "".join(f"{cost:9.2f}" for cost in costs), flush=True)
+
+    def write(self, folder: Path, name: str) -> None:
+        """As `name`.json and `name`.md."""
+        folder.mkdir(parents=True, exist_ok=True)
+        machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+        numbers = {**asdict(self), "bar_here": self.bar_here, "machine": machine}
+        (folder / f"{name}.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+        lines = [f"# {self.title}", "", f"{machine}. {'. '.join(self.heading().splitlines())}.", ""]
+        lines.append("| µs per request, at depth | " + " | ".join(f"{depth:,}" for depth in self.depths) + " |")
+        lines.append("|---|" + "---:|" * len(self.depths))
+        lines += [
+            f"| {row} | " + " | ".join(f"{cost:.2f}" for cost in costs) + " |" for row, costs in self.rows.items()
+        ]
+        (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def results_option(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark be told where to write."""
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="write the numbers there, as JSON and Markdown")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the scheduler costs per request.")
     parser.add_argument("--quick", action="store_true", help="fewer requests, and no echo")
-    quick = parser.parse_args().quick
-    requests = 5_000 if quick else 40_000
-    echo = None if quick else asyncio.run(echo_microseconds(6400))
-    if echo is not None:
-        print(f"grpc.aio echo here: {echo:.0f} µs; so the bar of 2 µs is {echo * BUDGET:.2f} µs\n")
-    print("µs per request      " + "".join(f"{depth:>9,}" for depth in DEPTHS))
+    results_option(parser)
+    options = parser.parse_args()
+    requests = 5_000 if options.quick else 40_000
+    echo = None if options.quick else min(asyncio.run(echo_microseconds(3200)) for _ in range(RUNS))
+    table = Table(
+        title="What the scheduler costs",
+        bar_of="from depth 8 on",
+        bar=2.0,
+        echo=echo,
+        depths=DEPTHS,
+    )
+    table.begin()
     loads: list[tuple[str, Callable[[PolicyName, int], Settings], MakeTicket]] = [
         ("plain", plain_settings, plain_ticket),
         ("deadlines", plain_settings, timed_ticket(random.Random(1))),
@@ -150,8 +220,9 @@ def main() -> None:
                 min(microseconds(settings(policy, depth), make, depth, requests) for _ in range(RUNS))
                 for depth in DEPTHS
             ]
-            name = f"{policy.value}, {load}"
-            print(f"{name:20}" + "".join(f"{each:9.2f}" for each in best), flush=True)
+            table.add(f"{policy.value}, {load}", best)
+    if options.results:
+        table.write(options.results, "scheduler")
 
 
 if __name__ == "__main__":
