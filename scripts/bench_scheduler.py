@@ -180,7 +180,7 @@ class Table:
         machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
         numbers = {**asdict(self), "bar_here": self.bar_here, "machine": machine}
         (folder / f"{name}.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-        lines = [f"# {self.title}", "", f"{machine}. {'. '.join(self.heading().splitlines())}.", ""]
+        lines = [f"# {self.title}", "", f"{'. '.join([machine, *self.heading().splitlines()])}.", ""]
         lines.append("| µs per request, at depth | " + " | ".join(f"{depth:,}" for depth in self.depths) + " |")
         lines.append("|---|" + "---:|" * len(self.depths))
         lines += [

@@ -297,6 +297,7 @@ class Tier(Place, Generic[T]):
     def _restart(self, now: float) -> None:
         """Nothing is queued: begin with an inbox again."""
         self.since = now
+        self._inbox, self._dead = [], 0
         for band in self._active:
             band.first()  # takes what is empty off its list
         self._active.clear()

@@ -161,3 +161,12 @@ def test_recorded_times_start_at_zero() -> None:
     """However they were written down."""
     assert [each.at for each in recorded([7.5, 5.0, 6.0], patience=2.0)] == [0.0, 1.0, 2.5]
     assert {each.patience for each in recorded([7.5], patience=2.0)} == {2.0}
+
+
+@pytest.mark.parametrize(("policy", "dropped"), [(PolicyName.EAGER, 1), (PolicyName.FIXED, 0)])
+def test_a_timeout_is_what_the_policy_makes_of_it(policy: PolicyName, dropped: int) -> None:
+    """A deadline for `eager`; under `fixed` it does not count, but whoever is answered after it is late."""
+    arrivals = [Arrival(0.0), Arrival(0.001, timeout=0.005), Arrival(0.002)]
+    result = simulate(Settings(policy=policy, max_batch_rows=1), Model(0.0, 0.010), arrivals)
+    assert sum(result.dropped.values()) == dropped
+    assert (len(result.latencies), result.in_time) == (3 - dropped, 2)
