@@ -56,6 +56,16 @@ def test_nobody_is_refused_for_what_nobody_knows() -> None:
     assert story.refused(deadline=0.001) is None
 
 
+def test_a_class_that_is_in_is_not_made_late_by_the_next() -> None:
+    """Two rows end at 1.5, three at 1.75: that is too late for one of them, in whatever class it is."""
+    for hurried in ("i", "s"):
+        story = deadline()
+        story.submit("i", deadline=1.6 if hurried == "i" else 50.0)
+        story.submit("s", deadline=1.6 if hurried == "s" else 50.0, traffic=TrafficClass.STREAM)
+        story.submit("b1", "b2", deadline=50.0, traffic=TrafficClass.BULK)
+        assert story.all_batches() == ["i s", "b1 b2"]
+
+
 def test_a_batch_is_filled_only_as_far_as_all_are_in_time() -> None:
     """Four rows end at 2.0: the fifth would make the first late."""
     story = deadline(instances=2)

@@ -166,6 +166,22 @@ def test_a_model_takes_what_comes_in_until_its_turn_comes_again() -> None:
     assert shared.poll(at=5000.0) == "abb"
 
 
+def test_a_need_is_found_again_when_another_model_comes() -> None:
+    """What the last batch needed alone says nothing about the next one."""
+    settings = Settings(policy=DEADLINE, max_batch_rows=8)
+    shared = Shared(settings, settings)
+    for model in shared.models:
+        for rows in (1, 8):
+            model.cost.seed(rows, 0.25 * rows + 0.5)
+        arrive(model, 1.0, 5000.0)
+    shared.models[0].submit(Named("a", deadline=6000.0), 5000.0)
+    assert shared.poll(at=5000.0) == "a"
+    shared.finish(at=5000.0)
+    for model, name in zip(shared.models, "ab", strict=True):
+        model.submit(Named(name, deadline=6000.0), 5000.0)
+    assert shared.poll(at=5000.0) == ""
+
+
 def test_expired_requests_are_dropped_while_the_device_is_taken() -> None:
     """And it wakes up for them."""
     shared = Shared(eager(), eager())

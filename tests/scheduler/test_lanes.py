@@ -37,9 +37,10 @@ def by_arrival(ticket: Ticket) -> int:
 
 
 @pytest.mark.parametrize(("policy", "key"), [(PolicyName.DEADLINE, by_due), (PolicyName.EAGER, by_arrival)])
+@pytest.mark.parametrize("looks", [False, True])
 @given(steps=steps)
 def test_a_flow_is_a_sorted_list(
-    policy: PolicyName, key: Callable[[Ticket], float], steps: list[tuple[str, int]]
+    looks: bool, policy: PolicyName, key: Callable[[Ticket], float], steps: list[tuple[str, int]]
 ) -> None:
     """Its head is the first of those that are left, by what the policy goes by, and its counts are exact."""
     tier = a_tier(policy)
@@ -65,6 +66,9 @@ def test_a_flow_is_a_sorted_list(
             tier.count_out(1)
             alive.remove(head)
             head.state = State.RUNNING
+        if looks:  # which takes it out of the inbox
+            flow = tier.first(0.0)
+            assert (None if flow is None else flow.head) is min(alive, key=key, default=None)
         assert tier.rows == tier.lane.rows == len(alive)
     assert sorted(alive, key=key) == tier.drain()
     assert tier.rows == tier.lane.rows == 0

@@ -115,6 +115,17 @@ def test_a_tenants_first_request_decides_even_if_the_one_before_has_left() -> No
     assert story.finish() + story.finish() == ["middle", "late"]
 
 
+def test_and_also_if_it_was_ranked_before_it_left() -> None:
+    """The order of service follows what is there now, not what was there at the last batch."""
+    story = Story(Settings(policy=DEADLINE, max_batch_rows=1, patience=50.0))
+    story.submit("now", tenant="z", deadline=5.0)
+    soon, _ = (story.submit(name, tenant="x", deadline=at)[0] for name, at in (("soon", 10.0), ("late", 30.0)))
+    story.submit("middle", tenant="y", deadline=20.0)
+    assert story.poll() == ["now"]
+    assert story.scheduler.cancel(soon)
+    assert story.finish() + story.finish() == ["middle", "late"]
+
+
 def test_patience_bounds_what_deadlines_may_do() -> None:
     """A request without a deadline is overtaken only by deadlines that are closer than its patience's end."""
     story = Story(Settings(policy=DEADLINE, max_batch_rows=1, patience=2.0))
@@ -167,6 +178,16 @@ def test_a_request_that_does_not_fit_closes_its_class_but_not_the_batch(policy: 
     story.submit("i3", rows=1)
     story.submit("b1", rows=1, traffic=TrafficClass.BULK)
     assert story.all_batches() == ["i1 b1", "i2 i3"]
+
+
+@BOTH
+def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(policy: PolicyName) -> None:
+    """A lower level is no way past it either."""
+    story = Story(Settings(policy=policy, max_batch_rows=4, levels=2))
+    story.submit("i1", rows=3, level=1)
+    story.submit("i2", rows=2, level=1)
+    story.submit("i3", rows=1, level=2)
+    assert story.all_batches() == ["i1", "i2 i3"]
 
 
 @BOTH
