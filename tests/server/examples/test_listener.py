@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -30,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
 @pytest.fixture(scope="module")
 def offline() -> list[list[float]]:
     """What the model says of the recording from each of some beginnings, run alone and without a server."""
-    session = onnxruntime.InferenceSession(REPOSITORY / "silero_vad" / "1" / "model.onnx")
+    session: Any = onnxruntime.InferenceSession(REPOSITORY / "silero_vad" / "1" / "model.onnx")
     heard: list[list[float]] = []
     for begin in range(8):
         state = SPEECH.initial_state
