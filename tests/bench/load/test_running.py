@@ -138,7 +138,11 @@ def test_ctrl_c_leaves_a_partial_point(port: int, after: float) -> None:
             stopped.set()
             signal.raise_signal(signal.SIGINT)
 
-    found = run_load(plan(port, seconds=20.0, warmup=0.0), on_progress=stop_soon)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        found = run_load(plan(port, seconds=20.0, warmup=0.0), on_progress=stop_soon)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert found.partial
     assert found.warnings[0] == "it was interrupted"
     assert found.duration < 10
