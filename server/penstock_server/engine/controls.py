@@ -1,6 +1,7 @@
 """The control inputs of a sequence model: what the server tells it about each row, [rows, 1]."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def fill(controls: Sequence[Control], steps: Sequence[Step[P] | None], *, batche
             case ControlKind.READY:
                 array = _flags(control, [step is not None for step in steps])
             case ControlKind.CORRID:
-                array = _ids(control, [0 if step is None else step.id for step in steps])
+                array = _ids(control, [0 if step is None else public_id(step.id) for step in steps])
         tensors[control.name] = array.reshape(-1, 1) if batched else array
     return tensors
 
@@ -34,7 +35,7 @@ def _flags(control: Control, values: Sequence[bool]) -> Array:
     return np.where(values, control.true, control.false).astype(control.datatype.numpy)
 
 
-def _ids(control: Control, ids: Sequence[object]) -> Array:
+def _ids(control: Control, ids: Sequence[int | str]) -> Array:
     if control.datatype.name == "BYTES":
         return np.array([_text(id).encode() for id in ids], object)
     bits = _WRAPS[control.datatype.name]
@@ -42,8 +43,15 @@ def _ids(control: Control, ids: Sequence[object]) -> Array:
     return np.array(numbers, f"u{bits // 8}").view(control.datatype.numpy)
 
 
-def _text(id: object) -> str:
-    """An id as text; one that a client has not chosen has none."""
-    if isinstance(id, str):
-        return id
-    return str(id) if isinstance(id, int) and id else ""
+def _text(id: int | str) -> str:
+    return id if isinstance(id, str) else str(id or "")
+
+
+def public_id(key: object) -> int | str:
+    """The id that a model is told, of what a sequence is known by: that of a stream's own one is in a tuple.
+
+    0 for a sequence that has none, as that of a single iterative request.
+    """
+    if isinstance(key, tuple):
+        (key,) = cast("tuple[object]", key)
+    return key if isinstance(key, int | str) else 0

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import overload
 
@@ -87,7 +88,7 @@ class Driver:
         return False
 
     def forget(self, id: int | str) -> None:
-        """Whoever would go on with this sequence is gone. Without sequences there is nothing to do."""
+        """The stream whose sequence this is has ended. Without sequences there is nothing to do."""
 
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Admit nothing more, run what is queued, then call back once."""
@@ -173,7 +174,9 @@ class Driver:
 
     def _model_batch(self, run: "Run", rows: int) -> ModelBatch:
         names = [self._spec.outputs[index].name for index in run.wanted]
-        return ModelBatch(run.slot.gather(run.batch), rows, _Infos(run.batch), names)
+        return ModelBatch(
+            run.slot.gather(run.batch), rows, Infos(len(run.batch.tickets), partial(_infos, run.batch)), names
+        )
 
     def finished(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
         """A batch has run, `at_once` if that was on the loop."""
@@ -334,16 +337,16 @@ def _joined(job: Job, share: Share, outputs: Outputs) -> Outputs | None:
     return join(job.pieces, job.plan.rows)
 
 
-class _Infos(Sequence[RequestInfo]):
-    """What the model is told of each request, made when it asks, which most do not. Of a part: its own rows."""
+class Infos(Sequence[RequestInfo]):
+    """What the model is told of each request, made when it asks, which most do not."""
 
-    def __init__(self, batch: Batch[Job]) -> None:
-        self._jobs = batch.tickets
-        self._shares = batch.shares
+    def __init__(self, count: int, make: Callable[[], list[RequestInfo]]) -> None:
+        self._count = count
+        self._make = make
         self._made: list[RequestInfo] | None = None
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> RequestInfo: ...
@@ -351,12 +354,17 @@ class _Infos(Sequence[RequestInfo]):
     def __getitem__(self, index: slice) -> Sequence[RequestInfo]: ...
     def __getitem__(self, index: int | slice) -> RequestInfo | Sequence[RequestInfo]:
         if self._made is None:
-            infos = [job.describe() for job in self._jobs]
-            if self._shares is not None:
-                pairs = zip(infos, self._shares, strict=True)
-                infos = [info if share is None else replace(info, rows=share.rows) for info, share in pairs]
-            self._made = infos
+            self._made = self._make()
         return self._made[index]
+
+
+def _infos(batch: Batch[Job]) -> list[RequestInfo]:
+    """Of each request; of a part: its own rows."""
+    infos = [job.describe() for job in batch.tickets]
+    if batch.shares is None:
+        return infos
+    pairs = zip(infos, batch.shares, strict=True)
+    return [info if share is None else replace(info, rows=share.rows) for info, share in pairs]
 
 
 class SharedDevice:

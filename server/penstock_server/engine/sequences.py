@@ -14,11 +14,10 @@ it left behind, and whatever came meanwhile joins the next batch: continuous bat
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import overload
 
 import numpy as np
 
@@ -28,8 +27,8 @@ from penstock_server.backends.base import ModelBatch, RequestInfo, Tensors
 from penstock_server.backends.runner import Outcome as RunOutcome
 from penstock_server.backends.runner import Runner
 from penstock_server.engine.assembly import BatchOutputs
-from penstock_server.engine.controls import fill
-from penstock_server.engine.driver import Driver, Result, Run, SharedDevice
+from penstock_server.engine.controls import fill, public_id
+from penstock_server.engine.driver import Driver, Infos, Result, Run, SharedDevice
 from penstock_server.engine.jobs import Job, Outcome, Refused, StreamedJob
 from penstock_server.engine.states import Rows, States
 from penstock_server.engine.wakeup import WakeUp
@@ -93,7 +92,7 @@ class SequenceDriver(Driver):
         own = self._sequences.iterative and not info.correlation_id  # a sequence of one request
         step = job.step = Step(
             job,
-            job if own else info.correlation_id,
+            job if own else _key(info.correlation_id, is_streams=info.sequence_lasts),
             start=own or info.sequence_start,
             end=own or info.sequence_end,
             deadline=job.deadline,
@@ -115,8 +114,8 @@ class SequenceDriver(Driver):
         return gone
 
     def forget(self, id: int | str) -> None:
-        """Whoever would go on with this sequence is gone."""
-        self.table.forget(id)
+        """The stream whose sequence this is has ended."""
+        self.table.forget(_key(id, is_streams=True))
         self._perform()
 
     def drain(self, on_idle: Callable[[], None]) -> None:
@@ -239,7 +238,7 @@ class SequenceDriver(Driver):
         run.seats, run.rows = seats, taken
         names = [self._spec.outputs[index].name for index in run.wanted]
         names += [state.output for state in self._sequences.states]
-        return ModelBatch(inputs, rows, _Infos(by_row), names)
+        return ModelBatch(inputs, rows, Infos(rows, partial(_infos, by_row)), names)
 
     def finished(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
         """Deliver before the next batch starts: what follows a step, or goes round, belongs into that one."""
@@ -331,6 +330,11 @@ def _outcome_of(loss: Loss) -> Outcome:
             return _ORPHANED
 
 
+def _key(id: int | str, *, is_streams: bool) -> Hashable:
+    """What the table knows a sequence by: a client must not reach another stream's, whatever id it makes up."""
+    return (id,) if is_streams else id
+
+
 def _step_of(job: Job) -> Step[Job]:
     assert job.step is not None, "it was submitted"
     return job.step
@@ -343,30 +347,12 @@ def _seat_of(job: Job) -> int:
     return sequence.seat
 
 
-class _Infos(Sequence[RequestInfo]):
-    """What the model is told of each row, made when it asks, which most do not."""
-
-    def __init__(self, steps: Sequence[Step[Job] | None]) -> None:
-        self._steps = steps
-        self._made: list[RequestInfo] | None = None
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    @overload
-    def __getitem__(self, index: int) -> RequestInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RequestInfo]: ...
-    def __getitem__(self, index: int | slice) -> RequestInfo | Sequence[RequestInfo]:
-        if self._made is None:
-            self._made = [_info_of(step) for step in self._steps]
-        return self._made[index]
+def _infos(steps: Sequence[Step[Job] | None]) -> list[RequestInfo]:
+    return [_NO_REQUEST if step is None else _info_of(step) for step in steps]
 
 
-def _info_of(step: Step[Job] | None) -> RequestInfo:
-    if step is None:
-        return _NO_REQUEST
-    id = step.id if isinstance(step.id, int | str) else 0
+def _info_of(step: Step[Job]) -> RequestInfo:
+    id = public_id(step.id)
     return replace(step.payload.describe(), correlation_id=id, sequence_start=step.start, sequence_end=step.end)
 
 

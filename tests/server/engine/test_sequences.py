@@ -82,9 +82,23 @@ class Step(Job):
     """A request and its answer."""
 
     def __init__(
-        self, version: ServedVersion, value: int | bytes, id: int | str, start: bool, end: bool, deadline: float
+        self,
+        version: ServedVersion,
+        value: int | bytes,
+        id: int | str,
+        start: bool,
+        end: bool,
+        deadline: float,
+        lasts: bool = False,
     ) -> None:
-        info = RequestInfo(1, outputs=("Y", "ROWS"), correlation_id=id, sequence_start=start, sequence_end=end)
+        info = RequestInfo(
+            1,
+            outputs=("Y", "ROWS"),
+            correlation_id=id,
+            sequence_start=start,
+            sequence_end=end,
+            sequence_lasts=lasts,
+        )
         raw = value if isinstance(value, bytes) else np.array([value], "<i4").tobytes()
         super().__init__(plan(version), [raw], info, time.monotonic(), deadline=deadline)
         self.outcomes: list[Outcome] = []
@@ -343,6 +357,12 @@ async def test_a_forgotten_sequence_gives_its_seat_back(load: Load) -> None:
     """Its stream is gone."""
     version = await load(ADDER, OLDEST)
     await step(version, 1, start=True).y()
+    version.driver.forget(1)
+    assert driver_of(version).sequence_statistics().active == 1, "it is a client's, and no stream's"
+    await step(version, 1, end=True).y()
+    own = Step(version, 1, 1, True, False, inf, lasts=True)
+    assert await own.y() == 1
+    assert (await step(version, 1).failure()).status is Status.INVALID_ARGUMENT, "whoever makes up its id is not in it"
     version.driver.forget(1)
     assert driver_of(version).sequence_statistics().active == 0
 
