@@ -155,10 +155,10 @@ class _Asked:
         return ModelInferRequest.FromString(self.id_field).id
 
 
-class _Once(Job):
-    """A request with one answer."""
+class _OnStream(Job):
+    """What both kinds of request have in common: they belong to a message of a stream."""
 
-    __slots__ = ("asked",)
+    __slots__ = ()
     asked: _Asked
 
     def describe(self) -> RequestInfo:
@@ -166,22 +166,21 @@ class _Once(Job):
 
     def answer(self, outcome: Outcome) -> None:
         self.asked.stream.answered(self.asked, outcome)
+
+
+class _Once(_OnStream):
+    """A request with one answer."""
+
+    __slots__ = ("asked",)
 
     def answer_rows(self, outputs: BatchOutputs, start: int, end: int) -> None:
         self.asked.stream.answered_rows(self.asked, outputs, start, end)
 
 
-class _Often(StreamedJob):
+class _Often(_OnStream, StreamedJob):
     """A request to a decoupled model."""
 
     __slots__ = ("asked",)
-    asked: _Asked
-
-    def describe(self) -> RequestInfo:
-        return replace(self.info, id=self.asked.id) if self.asked.id_field else self.info
-
-    def answer(self, outcome: Outcome) -> None:
-        self.asked.stream.answered(self.asked, outcome)
 
     def respond(self, outputs: Outputs) -> bool:
         return self.asked.stream.respond(self.asked, outputs)
