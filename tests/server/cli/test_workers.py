@@ -77,16 +77,17 @@ def test_the_startup_is_told_once_and_each_worker_by_its_number(pair: Server) ->
 
 
 def test_both_answer_and_are_counted_together(pair: Server) -> None:
-    """Over 16 connections each gets some; the metrics have all of them, the statistics of a connection its worker's."""
+    """Over many connections each gets some; the metrics have all, the statistics of a connection its worker's."""
     before = answered(pair)
+    count = 17 - int(before) % 2  # an odd number in all, so that two workers never have equally many
     with ExitStack() as stack:
-        clients = [stack.enter_context(client_of(pair)) for _ in range(16)]
+        clients = [stack.enter_context(client_of(pair)) for _ in range(count)]
         for client in clients:
             client.infer("model", FLOWER)
         parts = {client.statistics("model")[0].inference_count for client in clients}
-    assert answered(pair) == before + 16
+    assert answered(pair) == before + count
     assert len(parts) == 2
-    assert sum(parts) == before + 16
+    assert sum(parts) == before + count
     assert get(f"{pair.http}/v2/health/ready")[0] == 200
 
 
