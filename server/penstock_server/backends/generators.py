@@ -79,6 +79,7 @@ class GeneratorRunner:
         self._name = name
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[asyncio.Task[None], GeneratorFlow] = {}
+        self._is_closing = False
         self._thread = threading.Thread(target=self._run_loop, name=f"penstock {name}", daemon=True)
         self._thread.start()
 
@@ -96,7 +97,8 @@ class GeneratorRunner:
 
     def close(self, timeout: float) -> bool:
         """Close what still runs, then the instance. False if that took longer than `timeout` seconds."""
-        if self._thread.is_alive():
+        if not self._is_closing:  # stopped twice, the loop would not let the generators end
+            self._is_closing = True
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout)
         return not self._thread.is_alive()

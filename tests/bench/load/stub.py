@@ -58,6 +58,8 @@ class Behaviour:
     stall_at: float = float("inf")
     """Seconds after the start at which everything stands still, once."""
     stall_for: float = 0.0
+    service_time: float = 0.0
+    """Seconds that each turn of its loop takes: much more than the generator beside it does."""
     drop_at: float = float("inf")
     """Seconds after the start at which it closes one connection that is in use."""
     die_after: int = 10**12
@@ -147,7 +149,10 @@ def serve(listener: socket.socket, behaviour: Behaviour, stop: threading.Event) 
     stall_at = time.monotonic() + behaviour.stall_at
     drop_at = time.monotonic() + behaviour.drop_at
     while not stop.is_set():
-        for key, _ in selector.select(0.05):
+        ready = selector.select(0.05)
+        if ready:
+            time.sleep(behaviour.service_time)
+        for key, _ in ready:
             if time.monotonic() > stall_at:
                 time.sleep(behaviour.stall_for)
                 stall_at = float("inf")
