@@ -51,9 +51,21 @@ TALK = b"".join(
         ping(b"87654321", ack=True),
         window_update(0, 5),
         request(13),
+        headers(15),  # the heads of many first
+        headers(17),
+        headers(19),
+        data(15, b"abc", end=True),
+        data(19, b"ab"),
+        data(17, b"abcd", end=True),
+        data(19, b"c", end=True),
+        headers(21),
+        headers(23),
+        data(23, b"abc", end=True),
+        reset(21),
+        request(25),
     ]
 )
-BROKEN = TALK + data(11, b"half-closed") + request(15) + frame(FrameType.PUSH_PROMISE, 4, 1, bytes(4)) + request(17)
+BROKEN = TALK + data(11, b"half-closed") + request(27) + frame(FrameType.PUSH_PROMISE, 4, 1, bytes(4)) + request(29)
 GARBAGE = b"PRI * HTTP/1.1\r\n\r\n"
 HTTP1 = b"PUT / HTTP/1.1\r\n\r\n"
 TALKS = {"legal": TALK, "broken": BROKEN, "garbage": GARBAGE, "HTTP/1": HTTP1}
@@ -84,19 +96,20 @@ def test_the_talk_says_what_it_should() -> None:
     """The talk that the other tests cut reaches everything: otherwise they would compare nothing with nothing."""
     told = WHOLE["legal"]
     assert {number: bytes(seen.data[:1]) for number, seen in told.streams.items()} == {
-        1: b"a", 3: b"a", 5: b"x", 7: b"w", 9: b"v", 11: b"", 13: b"a"
+        1: b"a", 3: b"a", 5: b"x", 7: b"w", 9: b"v", 11: b"", 13: b"a",
+        15: b"a", 17: b"a", 19: b"a", 21: b"", 23: b"a", 25: b"a",
     }  # fmt: skip
     assert len(told.streams[5].data) == 11_003
     assert told.streams[5].varying == b"17m"
     assert told.streams[7].trailers == [(b"checksum", b"1")]
     assert told.streams[9].reset == ErrorCode.CANCEL
     assert (told.goaways, told.pongs, told.closed) == ([0], [b"87654321"], None)
-    assert told.at_once == 3
+    assert told.at_once == 6
     broken = WHOLE["broken"]
     assert broken.streams[11].reset == ErrorCode.STREAM_CLOSED
-    assert 15 in broken.streams
+    assert 27 in broken.streams
     assert broken.closed is not None
-    assert 17 not in broken.streams
+    assert 29 not in broken.streams
 
 
 @pytest.mark.slow

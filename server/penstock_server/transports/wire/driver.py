@@ -1,6 +1,6 @@
 """One connection: asyncio's protocol on one side, HTTP/2's handler on the other.
 
-    loop ── data_received ─▶ http2.receive ─▶ on_request, ... ─▶ method(head, message, reply)
+    loop ── data_received ─▶ http2.receive ─▶ on_requests, ... ─▶ method(head, message, reply)
     loop ◀─ write ── flush ◀─ touch ◀─ reply ◀──────────────────────────────┘  (now, or from a batch later)
 
 A *turn* is what happens between the loop and the loop: a read, or the flush after replies that came from elsewhere.
@@ -11,7 +11,7 @@ connection (`touch`), and all marked ones are flushed in the loop's next pass (`
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import cast
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from penstock_server.grpc_wire.call import whole_message
 from penstock_server.grpc_wire.head import interpret
 from penstock_server.grpc_wire.status import Field
 from penstock_server.grpc_wire.timeouts import parse_timeout
-from penstock_server.http2.connection import Connection
+from penstock_server.http2.connection import Connection, Request
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.headers import HeaderBlock
 from penstock_server.http2.streams import State
@@ -216,24 +216,25 @@ class Driver(asyncio.Protocol):
 
     # -- HTTP/2 --------------------------------------------------------------------------------------------------------
 
-    def on_request(self, stream: WireStream, head: Route, varying: bytes | None, data: bytes) -> None:
-        method = head.unary
-        message = None if method is None else whole_message(data, self.max_message_bytes)
-        if method is None or message is None or head.refusal is not None:
-            self.on_headers(stream, head, varying, False)
-            self.on_data(stream, data, True)
-            return
-        if varying is None:
-            call = UnaryCall(self, stream, inf)
-            request = head.head
-        else:
-            deadline = self._deadline(stream, varying)
-            if deadline is None:
-                return
-            call = UnaryCall(self, stream, deadline)
-            request = with_deadline(head.head, deadline)
-        stream.context = call
-        self.call(method, request, call, message)
+    def on_requests(self, requests: Sequence[Request[Route]]) -> None:
+        for stream, head, varying, data in requests:
+            method = head.unary
+            message = None if method is None else whole_message(data, self.max_message_bytes)
+            if method is None or message is None or head.refusal is not None:
+                self.on_headers(stream, head, varying, False)
+                self.on_data(stream, data, True)
+                continue
+            if varying is None:
+                call = UnaryCall(self, stream, inf)
+                request = head.head
+            else:
+                deadline = self._deadline(stream, varying)
+                if deadline is None:
+                    continue
+                call = UnaryCall(self, stream, deadline)
+                request = with_deadline(head.head, deadline)
+            stream.context = call
+            self.call(method, request, call, message)
 
     def on_headers(self, stream: WireStream, head: Route, varying: bytes | None, end_stream: bool) -> None:
         if head.refusal is not None:
