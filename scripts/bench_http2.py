@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from penstock_server.http2.connection import Connection, ConnectionSettings, Request
+from penstock_server.http2.connection import Connection, ConnectionSettings
+from penstock_server.http2.connection import Request as WholeRequest
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.fields import Headers
 from penstock_server.http2.flow import Buffer
@@ -37,7 +38,7 @@ class Answering:
         self.respond = self.connection.respond
         self.answered = 0
 
-    def on_requests(self, requests: Sequence[Request[Headers]]) -> None:
+    def on_requests(self, requests: Sequence[WholeRequest[Headers]]) -> None:
         for stream, _, _, _ in requests:
             self.answered += 1
             self.respond(stream, HEAD, (MESSAGE,), TRAILERS)
@@ -48,6 +49,9 @@ class Answering:
         self.connection.consumed(stream, len(data))
         if end_stream:
             self.on_requests([(stream, [], None, b"")])
+
+    def on_pieces(self, stream: Stream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        self.on_data(stream, b"".join(pieces), end_stream)
 
     def on_trailers(self, stream: Stream, headers: Headers) -> None: ...
 

@@ -137,6 +137,10 @@ class Handler(Protocol[HeadIn]):
         """More of a body; perhaps empty when `end_stream`."""
         ...
 
+    def on_pieces(self, stream: Stream, pieces: "Sequence[Buffer]", end_stream: bool) -> None:
+        """Means `on_data` for each of them, the last one with `end_stream`."""
+        ...
+
     def on_trailers(self, stream: Stream, headers: Headers) -> None:
         """Trailers, which end the request."""
         ...
@@ -431,8 +435,8 @@ class Connection(Sender, Generic[Head]):
         size = len(data)
         while at < size and self.phase is not _CLOSED:
             if self._data_left:
-                at += self._receive_piece(view[at : at + self._data_left])
-                progress = progress or not self._data_left
+                before, at = at, self._receive_pieces(view, at)
+                progress = progress or not self._data_left or at - before > MAX_FRAME_SIZE
             elif not self._partial and self._begins_large_data(view, at):
                 at += HEADER_BYTES
             else:
@@ -451,7 +455,7 @@ class Connection(Sender, Generic[Head]):
     def _frames(self, data: bytes, at: int) -> int:  # noqa: C901 - one loop, for speed
         """Handle the frames that are complete in `data` from `at`; where the first one begins that is not.
 
-        Of a large DATA frame that is not complete only the header is taken; its payload is `_data_left`.
+        Of a large DATA frame only the header is taken, and no frame behind it; its payload is `_data_left`.
 
         Two branches are the hot path of the whole server. The first is HEADERS of the next stream, whole and plain, and
         the DATA that ends the request right behind. The second is such DATA that comes later in the same read, since
@@ -491,6 +495,9 @@ class Connection(Sender, Generic[Head]):
                         continue
                 if whole or waiting:
                     self._hand_over(whole, waiting)
+                if kind == _DATA and after - body > _LARGE and not flags & _PADDED and self.phase is not _CLOSED:
+                    self._begin_data(after - body, flags, stream_id & STREAM_ID_MASK)
+                    return body
                 if self.phase is not _CLOSED:
                     self._frame(kind, flags, stream_id & STREAM_ID_MASK, data, body, after)
                 if self.phase is _CLOSED:
@@ -786,14 +793,66 @@ class Connection(Sender, Generic[Head]):
         except StreamFault as fault:
             self._stream_fault(stream_id, fault)
 
-    def _receive_piece(self, piece: memoryview) -> int:
-        """Hand on a part of the payload of a large DATA frame. Its length."""
-        length = len(piece)
-        self._data_left -= length
+    def _receive_pieces(self, view: memoryview, at: int) -> int:
+        """Hand on what is there of the payload of a large DATA frame, and of those behind it. Where to go on."""
         stream = self._data_stream
-        if stream is not None and stream.state is not State.CLOSED:
-            self._hand_on(stream, piece, self._data_ends and not self._data_left)
-        return length
+        after = min(at + self._data_left, len(view))
+        self._data_left -= after - at
+        if stream is None or stream.state is State.CLOSED:
+            return after
+        if self._data_left or self._data_ends:
+            self._hand_on(stream, view[at:after], self._data_ends and not self._data_left)
+            return after
+        pieces: list[Buffer] = [view[at:after]]
+        after = self._collect(stream, view, after, pieces)
+        ends = self._data_ends and not self._data_left
+        if len(pieces) == 1:
+            self._hand_on(stream, pieces[0], ends)
+        elif stream.state is _HALF_CLOSED_LOCAL:
+            self._hand_on(stream, b"", ends)
+        else:
+            if stream.inbox is not None:
+                stream.inbox.heard = self._now
+            if ends:
+                stream.state = _HALF_CLOSED_REMOTE
+            self._handler.on_pieces(stream, pieces, ends)
+        return after
+
+    def _collect(self, stream: Stream, view: memoryview, at: int, pieces: list[Buffer]) -> int:
+        """Take the DATA frames of a stream that follow each other from `at`: most of a large message is nothing else.
+
+        It accounts for them as `_data_target` does. A frame with which anything is wrong is left for that.
+        """
+        inbound, inbox, wire_id, size = self._inbound, stream.inbox, stream.id, len(view)
+        if inbox is None:
+            return at
+        left, content_left, windows = 0, inbox.content_left, min(inbound.left, inbox.left)
+        taken, ends = 0, False
+        while at + HEADER_BYTES <= size and not ends:
+            high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(view, at)
+            length = high << 8 | low
+            if kind != _DATA or stream_id != wire_id or flags & ~_END_STREAM or not 0 < length <= MAX_FRAME_SIZE:
+                break
+            ends = flags == _END_STREAM
+            total = taken + length
+            if total > windows or (content_left >= 0 and (total > content_left or (ends and total < content_left))):
+                ends = False
+                break
+            taken = total
+            body = at + HEADER_BYTES
+            at = min(body + length, size)
+            left = length - (at - body)
+            if at > body:
+                pieces.append(view[body:at])
+        inbound.left -= taken
+        inbound.unconsumed += taken
+        inbox.left -= taken
+        inbox.unconsumed += taken
+        if content_left >= 0:
+            inbox.content_left -= taken
+        self._data_bytes += taken
+        self._data_left, self._data_ends = left, ends
+        return at
 
     def _data_target(self, stream_id: int, length: int, padding: int, end_stream: bool) -> Stream | None:
         """Account for a DATA frame. Its stream, or None if it is to be ignored."""

@@ -91,6 +91,12 @@ class Recorder:
         if self.consumes:
             self.connection.consumed(stream, len(data))
 
+    def on_pieces(self, stream: Stream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        assert len(pieces) > 1
+        for piece in pieces[:-1]:
+            self.on_data(stream, piece, False)
+        self.on_data(stream, pieces[-1], end_stream)
+
     def _data(self, stream: Stream, data: Buffer, end_stream: bool) -> None:
         seen = self._open(stream)
         assert len(data) or end_stream

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_server.http2.connection import ConnectionSettings
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.flow import Buffer
 from penstock_server.http2.frames import (
@@ -174,3 +175,42 @@ def test_a_large_read_is_not_copied() -> None:
     assert len(viewer.streams[1].data) == 20 * 16_384
     # All but those in the first 64 KiB, which are copied for the small frames among them.
     assert sum(each is buffer for each in viewer.buffers) >= 16
+
+
+@given(
+    st.lists(st.integers(0, 16_384), min_size=1, max_size=8),
+    st.sampled_from([None, -1, 0, 1]),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(0, 140_000), max_size=4),
+)
+def test_large_data_in_a_run(
+    sizes: list[int], wrong: int | None, consumes: bool, as_bytes: bool, cuts: list[int]
+) -> None:
+    """DATA frames of one stream that follow each other are taken together, and mean what they mean one by one: also
+    where they are more than the window (which nobody gives back) or another body than was announced."""
+    fields = [*REQUEST, (b"content-length", b"%d" % (sum(sizes) + wrong))] if wrong is not None else REQUEST
+    if wrong is not None and sum(sizes) + wrong < 0:
+        fields = REQUEST
+    frames = [data(1, bytes([size % 251]) * size) for size in sizes[:-1]]
+    talk = b"".join(
+        [
+            PREFACE + settings_frame({}) + headers(1, fields),
+            *frames,
+            data(1, b"z" * sizes[-1], end=True),
+            request(3),
+        ]
+    )
+    settings = ConnectionSettings(stream_window=65_535, varying=VARYING)
+    one_by_one, in_runs = (Recorder(settings, consumes=consumes) for _ in range(2))
+    for at in range(0, len(talk), 1000):
+        one_by_one.receive(talk[at : at + 1000])
+    places = [0, *sorted(min(cut, len(talk)) for cut in cuts), len(talk)]
+    for start, end in pairwise(places):
+        piece = talk[start:end]
+        in_runs.connection.receive(piece if as_bytes else memoryview(bytearray(piece)), 0.0)
+    assert in_runs.told() == one_by_one.told()
+    assert in_runs.connection.statistics().data_bytes == one_by_one.connection.statistics().data_bytes
+    for seen in in_runs.streams.values():
+        inbox = seen.stream.inbox
+        assert inbox is None or inbox.left + inbox.credit + inbox.unconsumed == inbox.size

@@ -205,29 +205,39 @@ class ReceivingCall(UnaryCall):
         return now - self._began > limits.message + expected / limits.message_rate
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
-        link, request = self.link, self._request
+        link = self.link
+        if end_stream and self._request is None and self._waits and self.stream is not None:
+            message = whole_message(bytes(data), link.max_message_bytes)
+            if message is not None:
+                self._let_go()
+                link.http2.consumed(stream, len(data))
+                link.call(self._method, self._head, self, message)
+                return
+        self.on_pieces(stream, (data,), end_stream)
+
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        """More of the body."""
         if self.stream is not None and self._waits:
-            if request is None:
-                message = whole_message(bytes(data), link.max_message_bytes) if end_stream else None
-                if message is not None:
-                    self._let_go()
-                    link.http2.consumed(stream, len(data))
-                    link.call(self._method, self._head, self, message)
-                    return
-                request = self._request = UnaryRequest(link.max_message_bytes, self._inflate)
-            try:
-                request.feed(data)
-            except Refusal as refusal:
-                self.cut(Failure(Status(refusal.status), refusal.message))
-            else:
-                grown = request.held - self._held
-                self._held += grown
-                if not link.hold(grown) and not end_stream:
-                    self.cut(ends.OVER_MEMORY)
-        if len(data):
-            link.http2.consumed(stream, len(data))
+            self._feed(pieces, end_stream)
+        size = sum(map(len, pieces))
+        if size:
+            self.link.http2.consumed(stream, size)
         if end_stream:
             self.on_end()
+
+    def _feed(self, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        link, request = self.link, self._request
+        if request is None:
+            request = self._request = UnaryRequest(link.max_message_bytes, self._inflate)
+        try:
+            request.feed(*pieces)
+        except Refusal as refusal:
+            self.cut(Failure(Status(refusal.status), refusal.message))
+            return
+        grown = request.held - self._held
+        self._held += grown
+        if not link.hold(grown) and not end_stream:
+            self.cut(ends.OVER_MEMORY)
 
     def on_end(self) -> None:
         if self.stream is None or not self._waits:

@@ -1,6 +1,6 @@
 """One connection: asyncio's protocol on one side, HTTP/2's handler on the other.
 
-    loop ── data_received ─▶ http2.receive ─▶ on_requests, ... ─▶ method(head, message, reply)
+    loop ── buffer_updated ─▶ http2.receive ─▶ on_requests, ... ─▶ method(head, message, reply)
     loop ◀─ write ── flush ◀─ touch ◀─ reply ◀──────────────────────────────┘  (now, or from a batch later)
 
 A *turn* is what happens between the loop and the loop: a read, or the flush after replies that came from elsewhere.
@@ -45,10 +45,12 @@ _JOINED_BYTES = 64 * 1024
 """Output up to this is joined before it is written: copying it costs less than telling the kernel of its pieces."""
 _LARGE_READ = 8 * 1024
 """Reads from this on are counted at once in what the server holds, smaller ones when peers are looked at."""
+_COPIED_READ = 64 * 1024
+"""Reads up to this are handed on as bytes, of which slices are cheaper than of views."""
 _PING = b"keepaliv"
 
 
-class Driver(asyncio.Protocol):
+class Driver(asyncio.BufferedProtocol):
     """See the module's docstring. Implements `http2.connection.Handler` and `calls.Link`."""
 
     def __init__(self, hub: Hub) -> None:
@@ -93,12 +95,17 @@ class Driver(asyncio.Protocol):
             self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, refused)
         self.flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One for all: what a read has brought is dealt with before the next.
+        return self._hub.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._marked = True
         now = self.now = time.monotonic()
-        self.http2.receive(data, now)
+        data = self._hub.read_buffer[:nbytes]
+        self.http2.receive(bytes(data) if nbytes <= _COPIED_READ else data, now)
         self.flush()
-        if len(data) > _LARGE_READ:
+        if nbytes > _LARGE_READ:
             self.account()
 
     def eof_received(self) -> bool:
@@ -270,6 +277,17 @@ class Driver(asyncio.Protocol):
             self.http2.consumed(stream, len(data))
         if end_stream and self._early:
             self._end_early(stream.id)
+
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        call: Call | None = stream.context
+        if isinstance(call, ReceivingCall):
+            call.on_pieces(stream, pieces, end_stream)
+            if end_stream and self._early:
+                self._end_early(stream.id)
+        else:
+            for piece in pieces[:-1]:
+                self.on_data(stream, piece, False)
+            self.on_data(stream, pieces[-1], end_stream)
 
     def on_trailers(self, stream: WireStream, headers: list[Field]) -> None:
         call: Call | None = stream.context
