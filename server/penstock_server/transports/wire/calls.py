@@ -155,9 +155,9 @@ class UnaryCall:
 
     # A whole message has come: nothing more is to.
 
-    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body, after the call has ended: its peer does not know yet."""
-        self.link.http2.consumed(stream, len(data))
+        self.link.http2.consumed(stream, sum(map(len, pieces)))
 
     def on_end(self) -> None: ...
 
@@ -204,22 +204,18 @@ class ReceivingCall(UnaryCall):
         expected = 0 if self._request is None else self._request.expected
         return now - self._began > limits.message + expected / limits.message_rate
 
-    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
-        link = self.link
-        if end_stream and self._request is None and self._waits and self.stream is not None:
-            message = whole_message(bytes(data), link.max_message_bytes)
-            if message is not None:
-                self._let_go()
-                link.http2.consumed(stream, len(data))
-                link.call(self._method, self._head, self, message)
-                return
-        self.on_pieces(stream, (data,), end_stream)
-
     def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body."""
-        if self.stream is not None and self._waits:
-            self._feed(pieces, end_stream)
         size = sum(map(len, pieces))
+        if self.stream is not None and self._waits:
+            if end_stream and self._request is None and len(pieces) == 1:
+                message = whole_message(bytes(pieces[0]), self.link.max_message_bytes)
+                if message is not None:
+                    self._let_go()
+                    self.link.http2.consumed(stream, size)
+                    self.link.call(self._method, self._head, self, message)
+                    return
+            self._feed(pieces, end_stream)
         if size:
             self.link.http2.consumed(stream, size)
         if end_stream:
@@ -372,8 +368,12 @@ class StreamCall:
 
     # The connection.
 
-    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body."""
+        for number, data in enumerate(pieces, 1):
+            self._on_data(stream, data, end_stream and number == len(pieces))
+
+    def _on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
         if self.stream is None:
             self.link.http2.consumed(stream, len(data))
             return

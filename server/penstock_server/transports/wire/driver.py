@@ -270,24 +270,16 @@ class Driver(asyncio.BufferedProtocol):
         return receiving
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
-        call: Call | None = stream.context
-        if call is not None:
-            call.on_data(stream, data, end_stream)
-        else:
-            self.http2.consumed(stream, len(data))
-        if end_stream and self._early:
-            self._end_early(stream.id)
+        self.on_pieces(stream, (data,), end_stream)
 
     def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         call: Call | None = stream.context
-        if isinstance(call, ReceivingCall):
+        if call is not None:
             call.on_pieces(stream, pieces, end_stream)
-            if end_stream and self._early:
-                self._end_early(stream.id)
         else:
-            for piece in pieces[:-1]:
-                self.on_data(stream, piece, False)
-            self.on_data(stream, pieces[-1], end_stream)
+            self.http2.consumed(stream, sum(map(len, pieces)))
+        if end_stream and self._early:
+            self._end_early(stream.id)
 
     def on_trailers(self, stream: WireStream, headers: list[Field]) -> None:
         call: Call | None = stream.context
