@@ -29,7 +29,6 @@ from penstock_server.service.seam import (
     Buffer,
     Cancel,
     Parts,
-    Reply,
     RequestHead,
     Stream,
     StreamHandler,
@@ -53,7 +52,7 @@ class Route:
     ) -> None:
         self.head = head
         """Without a deadline."""
-        self.unary = method.call if isinstance(method, Unary) else None
+        self.unary = method if isinstance(method, Unary) else None
         self.stream = method.open if isinstance(method, Stream) else None
         self.inflate = inflate
         self.refusal = refusal
@@ -63,10 +62,6 @@ class Route:
 def with_deadline(head: RequestHead, deadline: float) -> RequestHead:
     """A copy with a deadline."""
     return RequestHead(head.method, head.metadata, deadline, head.peer)
-
-
-Method = Callable[[RequestHead, Buffer, Reply], Cancel]
-"""What a unary method is called with."""
 
 
 class Link(Protocol):
@@ -93,7 +88,7 @@ class Link(Protocol):
         """Do this at the end of the connection's turn."""
         ...
 
-    def call(self, method: Method, head: RequestHead, call: "UnaryCall", message: Buffer) -> None:
+    def call(self, method: Unary, head: RequestHead, call: "UnaryCall", message: Buffer) -> None:
         """Hand a whole message to its method."""
         ...
 
@@ -183,12 +178,11 @@ class ReceivingCall(UnaryCall):
         self,
         link: Link,
         stream: WireStream,
-        deadline: float,
         inflate: Inflate | None,
-        method: Method,
+        method: Unary,
         head: RequestHead,
     ) -> None:
-        super().__init__(link, stream, deadline)
+        super().__init__(link, stream, head.deadline)
         self._waits = True  # for (the rest of) its message
         self._request: UnaryRequest | None = None  # once there is a piece of it
         self._inflate = inflate

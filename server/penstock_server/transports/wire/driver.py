@@ -26,11 +26,10 @@ from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.headers import HeaderBlock
 from penstock_server.http2.streams import State
 from penstock_server.http2.streams import Stream as WireStream
-from penstock_server.service.seam import Buffer, RequestHead, nothing_to_cancel
+from penstock_server.service.seam import Buffer, RequestHead, Unary, nothing_to_cancel
 from penstock_server.transports.wire import ends
 from penstock_server.transports.wire.calls import (
     Call,
-    Method,
     ReceivingCall,
     Route,
     StreamCall,
@@ -224,24 +223,35 @@ class Driver(asyncio.BufferedProtocol):
     # -- HTTP/2 --------------------------------------------------------------------------------------------------------
 
     def on_requests(self, requests: Sequence[Request[Route]]) -> None:
-        for stream, head, varying, data in requests:
-            method = head.unary
-            message = None if method is None else whole_message(data, self.max_message_bytes)
-            if method is None or message is None or head.refusal is not None:
-                self.on_headers(stream, head, varying, False)
+        limit = self.max_message_bytes
+        together: list[tuple[RequestHead, Buffer, UnaryCall]] = []
+        shared: Unary | None = None  # the method of those
+        for stream, route, varying, data in requests:
+            method = route.unary
+            message = None if method is None or route.refusal is not None else whole_message(data, limit)
+            if method is None or message is None:
+                self.on_headers(stream, route, varying, False)
                 self.on_data(stream, data, True)
                 continue
-            if varying is None:
-                call = UnaryCall(self, stream, inf)
-                request = head.head
-            else:
-                deadline = self._deadline(stream, varying)
-                if deadline is None:
+            head = route.head
+            deadline = inf
+            if varying is not None:
+                timely = self._deadline(stream, varying)
+                if timely is None:
                     continue
-                call = UnaryCall(self, stream, deadline)
-                request = with_deadline(head.head, deadline)
-            stream.context = call
-            self.call(method, request, call, message)
+                deadline = timely
+                head = with_deadline(head, deadline)
+            stream.context = call = UnaryCall(self, stream, deadline)
+            if method.call_many is None or len(requests) == 1:
+                self.call(method, head, call, message)
+                continue
+            if method is not shared and shared is not None:
+                self._call_together(shared, together)
+                together = []
+            shared = method
+            together.append((head, message, call))
+        if shared is not None:
+            self._call_together(shared, together)
 
     def on_headers(self, stream: WireStream, head: Route, varying: bytes | None, end_stream: bool) -> None:
         if head.refusal is not None:
@@ -265,8 +275,7 @@ class Driver(asyncio.BufferedProtocol):
             return call
         method = route.unary
         assert method is not None
-
-        stream.context = receiving = ReceivingCall(self, stream, head.deadline, route.inflate, method, head)
+        stream.context = receiving = ReceivingCall(self, stream, route.inflate, method, head)
         return receiving
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
@@ -331,16 +340,10 @@ class Driver(asyncio.BufferedProtocol):
             return None
         return self.now + seconds
 
-    def call(
-        self,
-        method: Method,
-        head: RequestHead,
-        call: UnaryCall,
-        message: Buffer,
-    ) -> None:
+    def call(self, method: Unary, head: RequestHead, call: UnaryCall, message: Buffer) -> None:
         self.calls += 1
         try:
-            cancel = method(head, message, call)
+            cancel = method.call(head, message, call)
         except (Exception, asyncio.CancelledError) as error:
             # Methods do not raise. If one does, the client must not see it.
             call(failure_of(error, during=head.method))
@@ -348,6 +351,23 @@ class Driver(asyncio.BufferedProtocol):
         if call.stream is not None and cancel is not nothing_to_cancel:
             call.cancel = cancel
             self._watch_deadline(call)
+
+    def _call_together(self, method: Unary, calls: Sequence[tuple[RequestHead, Buffer, UnaryCall]]) -> None:
+        """The same for many."""
+        assert method.call_many is not None
+        self.calls += len(calls)
+        try:
+            cancels = method.call_many(calls)
+        except (Exception, asyncio.CancelledError) as error:
+            failure = failure_of(error, during=calls[0][0].method)
+            for _, _, call in calls:
+                call(failure)
+            return
+        for (_, _, call), cancel in zip(calls, cancels, strict=True):
+            if call.stream is not None and cancel is not nothing_to_cancel:
+                call.cancel = cancel
+                if call.deadline < self.next_deadline:
+                    self._watch_deadline(call)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
