@@ -26,6 +26,7 @@ input { name: "X" data_type: TYPE_INT32 dims: 1 }
 output { name: "Y" data_type: TYPE_INT32 dims: 1 }
 output { name: "ROWS" data_type: TYPE_INT32 dims: 1 }
 """
+IDLE = "max_sequence_idle_microseconds: 3600000000"  # an hour: no sequence ends since this machine is slow
 STATE = """
 state { input_name: "SUM" output_name: "NEW_SUM" data_type: TYPE_INT32 dims: 1 }
 """
@@ -203,7 +204,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(text)
-        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {batching} }}")
+        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {IDLE} {batching} }}")
         model = await load_model(scan(tmp_path).models["m"], {"python": PythonBackend()}, LoadSettings())
         assert model.ready, model.states
         versions.append(model.served[1])
