@@ -134,7 +134,7 @@ async def test_close_waits_for_the_batch_that_runs() -> None:
 
     def work(batch: ModelBatch) -> Tensors:
         runs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return batch.inputs
 
     instance, desk = FakeInstance(work), Desk()
@@ -157,7 +157,7 @@ async def test_close_does_not_wait_for_ever() -> None:
 
     def work(batch: ModelBatch) -> Tensors:
         runs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return batch.inputs
 
     instance, desk = FakeInstance(work), Desk()
@@ -194,7 +194,7 @@ def test_an_answer_that_comes_after_the_loop_has_ended_is_logged(caplog: pytest.
 
     def work(batch: ModelBatch) -> Tensors:
         runs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return batch.inputs
 
     async def begin() -> ThreadRunner:
@@ -205,7 +205,7 @@ def test_an_answer_that_comes_after_the_loop_has_ended_is_logged(caplog: pytest.
 
     one = asyncio.run(begin())
     go_on.set()
-    assert one.close(20)
+    assert one.close(60)
     assert "finished a batch after the server had stopped" in caplog.text
 
 
@@ -266,7 +266,7 @@ async def test_nothing_runs_at_once_while_its_instance_runs_in_the_thread() -> N
         number = int(batch.inputs["X"][0])
         if number == 1:
             running.set()
-            go_on.wait(20)
+            go_on.wait(60)
             running.clear()
         elif running.is_set():
             overlaps.append(number)

@@ -125,7 +125,7 @@ class Step(Job):
         return outcome
 
     async def outcome(self) -> Outcome:
-        await asyncio.wait_for(self._came.wait(), 20)
+        await asyncio.wait_for(self._came.wait(), 60)
         (outcome,) = self.outcomes
         return outcome
 
@@ -157,12 +157,12 @@ class Stream(StreamedJob):
     async def reached(self, count: int) -> None:
         while len(self.responses) < count:
             self._news.clear()
-            await asyncio.wait_for(self._news.wait(), 20)
+            await asyncio.wait_for(self._news.wait(), 60)
 
     async def end(self) -> Outcome:
         while not self.outcomes:
             self._news.clear()
-            await asyncio.wait_for(self._news.wait(), 20)
+            await asyncio.wait_for(self._news.wait(), 60)
         (outcome,) = self.outcomes
         return outcome
 
@@ -215,7 +215,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
         driver = driver_of(version)
         assert driver.scheduler.is_idle
         assert driver.table.is_idle
-        assert await driver.close(5.0)
+        assert await driver.close(60.0)
 
 
 OLDEST = f"oldest {{ max_candidate_sequences: 8 }} {STATE}"
@@ -479,7 +479,7 @@ async def test_a_drain_runs_the_steps_that_wait(load: Load) -> None:
     idle = asyncio.Event()
     version.driver.drain(idle.set)
     refused = step(version, 1, 2, start=True)
-    await asyncio.wait_for(idle.wait(), 20)
+    await asyncio.wait_for(idle.wait(), 60)
     assert [await each.y() for each in steps] == [1, 2, 3, 4, 5]
     assert await refused.outcome() == Refused(Reason.DRAINING)
 
@@ -493,7 +493,7 @@ async def test_a_drain_lets_rounds_go_on(load: Load) -> None:
     assert await quick.end() == ()
     assert not idle.is_set()
     slow.cancel()
-    await asyncio.wait_for(idle.wait(), 20)
+    await asyncio.wait_for(idle.wait(), 60)
     assert quick.responses == [5, 4, 3, 2, 1, 0]
 
 
