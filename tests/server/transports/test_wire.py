@@ -35,7 +35,7 @@ from penstock_server.transports.base import TlsSettings, TransportSettings
 from penstock_server.transports.wire import WireTransport
 from penstock_server.transports.wire.calls import with_deadline
 from penstock_server.transports.wire.driver import Driver, peer_name
-from penstock_server.transports.wire.hub import Hub
+from penstock_server.transports.wire.hub import Hub, Member
 from penstock_server.transports.wire.limits import WireLimits
 from tests.server.transports.methods import Conversation, Conversations, Slow, echo, failing
 from tests.server.transports.peer import Peer, framed
@@ -55,6 +55,12 @@ async def no_connections(transport: WireTransport) -> None:
     """Wait until the server has noticed that all are gone."""
     while transport.statistics().connections:  # noqa: ASYNC110 - the transport has no event for it
         await asyncio.sleep(0)
+
+
+def members(transport: WireTransport) -> list[Member]:
+    """The server's connections, to be looked at as if it were later."""
+    assert transport._hub is not None
+    return transport._hub.members
 
 
 Connect = Callable[..., Any]
@@ -170,13 +176,11 @@ async def test_deadlines_in_any_order(serve: Serve, connect: Connect) -> None:
     transport = await serve({CALL: slow.unary})
     peers = {ms: await connect(transport) for ms in (90, 10, 50)}
     streams = {ms: peer.call(CALL, framed(b"%d" % ms), (("grpc-timeout", f"{ms}m"),)) for ms, peer in peers.items()}
-    await slow.news.has("call", 3)
-    began = time.monotonic()
     for ms in (10, 50, 90):
         assert (await peers[ms].end(streams[ms]))[0] == 4
-    assert time.monotonic() - began < 2
     cancelled = [int(event.removeprefix("cancel ")) for event in slow.news.events if event != "call"]
-    assert [slow.messages[number] for number in cancelled] == [b"10", b"50", b"90"]
+    # Each deadline counts from when its call came, which may have been later for the shorter one.
+    assert cancelled == sorted(range(3), key=lambda number: slow.heads[number].deadline)
 
 
 async def test_trailers_end_a_request(serve: Serve, connect: Connect) -> None:
@@ -470,16 +474,21 @@ async def test_a_connection_that_does_not_begin(serve: Serve, sent: bytes) -> No
 
 async def test_half_a_frame(serve: Serve, connect: Connect) -> None:
     """Likewise, on a connection that had begun well."""
-    peer = await connect(await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, half_frame=0.05)))
+    transport = await serve({ECHO: Unary(echo)})
+    peer = await connect(transport)
     assert await peer.end(peer.call(ECHO, framed(b"x"))) == (0, "")
     peer.writer.write(b"\0\0")
+    (member,) = members(transport)
+    while member.http2.waiting_since is None:  # noqa: ASYNC110 - the transport has no event for it
+        await asyncio.sleep(0)
+    member.look(time.monotonic() + QUICK.half_frame + 1)
     await peer.closed()
     assert peer.goaway() == (ErrorCode.ENHANCE_YOUR_CALM, "what has begun to come did not come whole in time")
 
 
 async def test_a_silent_peer_that_lives(serve: Serve, connect: Connect) -> None:
     """Is asked now and then, and stays."""
-    transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, silence=0.02, pong=0.2))
+    transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, silence=0.02, pong=60.0))
     peer = await connect(transport)
     await peer.until(lambda: peer.pings() >= 3)
     assert transport.statistics().connections == 1
@@ -489,9 +498,16 @@ async def test_a_silent_peer_that_lives(serve: Serve, connect: Connect) -> None:
 async def test_a_silent_peer_that_is_dead(serve: Serve, connect: Connect) -> None:
     """Is noticed, and its calls are cancelled."""
     slow = Slow()
-    transport = await serve({CALL: slow.unary}, dataclasses.replace(QUICK, silence=0.02, pong=0.05))
+    transport = await serve({CALL: slow.unary})
     peer = await connect(transport)
     peer.call(CALL, framed(b"x"))
+    await slow.news.has("call")
+    (member,) = members(transport)
+    silent = time.monotonic() + QUICK.silence + 1
+    member.look(silent)
+    member.look(silent + QUICK.pong - 1)
+    assert transport.statistics().connections == 1
+    member.look(silent + QUICK.pong + 1)
     await slow.news.has("cancel 0")  # the peer reads nothing meanwhile, and so answers nothing
     assert transport.statistics().connections == 0
 
@@ -635,11 +651,11 @@ async def test_connections_leave_nothing_behind(serve: Serve, connect: Connect) 
 async def test_a_drain_is_told_twice(serve: Serve, connect: Connect) -> None:
     """First with the highest stream, so that what is on its way is served; then with the last that is."""
     slow = Slow()
-    transport = await serve({CALL: slow.unary})
+    transport = await serve({CALL: slow.unary}, dataclasses.replace(QUICK, goaway=60.0, linger=60.0))
     peer = await connect(transport)
     first = peer.call(CALL, framed(b"1"))
     await slow.news.has("call")
-    stopping = asyncio.ensure_future(transport.stop(30))
+    stopping = asyncio.ensure_future(transport.stop(120))
     while b"draining" not in peer.waiting:  # noqa: ASYNC110 - reading would answer
         await asyncio.sleep(0)
     on_its_way = peer.call(CALL, framed(b"2"))
@@ -663,7 +679,7 @@ async def test_a_peer_that_does_not_hear_of_the_drain(serve: Serve, connect: Con
     await slow.news.has("call")
     began = time.monotonic()
     await transport.stop(0.3)
-    assert 0.3 <= time.monotonic() - began < 3
+    assert time.monotonic() >= began + 0.3
     assert slow.news.events[-1] == "cancel 0"
 
 
@@ -671,20 +687,18 @@ async def test_an_idle_peer_does_not_hold_up_the_end(serve: Serve, connect: Conn
     """Whether it closes its side or not."""
     transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, goaway=0.05, linger=0.05))
     peer = await connect(transport)
-    began = time.monotonic()
-    await transport.stop(30)
-    assert time.monotonic() - began < 5
+    await asyncio.wait_for(transport.stop(3600), 60)
     await peer.closed()
 
 
 async def test_the_last_answer_is_not_lost(serve: Serve, connect: Connect) -> None:
     """A client that still sends while the server closes reads its answer all the same."""
-    transport = await serve({ECHO: Unary(echo)})
+    transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, goaway=60.0, linger=60.0))
     peer = await connect(transport)
     message = bytes(500_000)
     stream = peer.call(ECHO)
     await peer.send_all(stream, framed(message), end=True)
-    stopping = asyncio.ensure_future(transport.stop(10))
+    stopping = asyncio.ensure_future(transport.stop(120))
     assert await peer.end(stream) == (0, "")
     assert peer.body(stream) == framed(message)
     await peer.closed()
