@@ -40,7 +40,8 @@ class Sums(PythonModel):
         total = inputs["X"] + inputs["OLD"]
         return {"Y": total, "NEW": total}
 """,
-        f"max_batch_size: 64 sequence_batching {{ oldest {{ max_candidate_sequences: 64 }} {_STATE} }}",
+        "max_batch_size: 64 sequence_batching { max_sequence_idle_microseconds: 300000 "
+        f"oldest {{ max_candidate_sequences: 64 }} {_STATE} }}",
     ),
     "rounds": (
         """
