@@ -68,7 +68,8 @@ def peers(
             "--load",
             "-l",
             metavar="CxD",
-            help="C connections with D requests in flight on each; may be repeated.",
+            help="C connections with D requests in flight on each; may be repeated. CxD+timeout: each call with a"
+            " timeout of its own.",
             rich_help_panel=_WHAT,
             show_default="1x1, 64x1, 4x64",
         ),

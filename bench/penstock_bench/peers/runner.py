@@ -1,4 +1,7 @@
-"""The turns: which peer when, and what happens in each. It knows no peer by name, and prints nothing."""
+"""The turns: which peer when, and what happens in each. It knows no peer by name, and prints nothing.
+
+Peers go forwards and backwards (A-B-B-A), and so do the loads of each turn.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,10 +138,11 @@ class Runner:
     def _measure(self, peer: Peer, running: RunningPeer, model: BenchModel, round: int) -> list[Measured]:
         multiplexed = peer.protocol == "gRPC"
         found: list[Measured] = []
-        for load in for_protocol(self._comparison.loads, multiplexed):
+        loads = for_protocol(self._comparison.loads, multiplexed)
+        for load in loads if round % 2 == 0 else reversed(loads):  # they are compared with each other, too
             plan = plan_of(load, self._comparison.effort, running, model, round)
             found.append(self._one(load, plan, running, OWN))
-            if self._comparison.h2load and multiplexed:
+            if self._comparison.h2load and multiplexed and not load.timeouts:
                 found.append(self._one(load, plan, running, H2LOAD))
         return found
 

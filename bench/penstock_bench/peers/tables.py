@@ -17,8 +17,9 @@ _WIDE = 130
 def title(group: Group) -> str:
     """What the table is of."""
     client = "" if group.client == "penstock bench" else f", by {group.client}"
+    timeouts = ", a timeout on every call" if group.load.timeouts else ""
     connections = "connection" if group.load.connections == 1 else "connections"
-    return f"{group.model}: {group.load.connections} {connections} x {group.load.depth}{client}"
+    return f"{group.model}: {group.load.connections} {connections} x {group.load.depth}{timeouts}{client}"
 
 
 def cells(row: Row) -> list[str]:
