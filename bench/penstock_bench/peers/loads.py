@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 from penstock_bench.load.plan import ClosedLoop, HttpTarget, LoadPlan, MixItem, Timeouts
 from penstock_bench.peers.base import RunningPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import BenchModel, ModelSet
 
 _POOL_BYTES = 64 << 20
 _MOST_BODIES = 2048
+_VARIANTS, _ALL_VARIANTS = 2048, 8192
+"""Different requests of one form, and of all forms together."""
 _MOST = 4096
 _TIMEOUT = "timeout"
 _TIMEOUTS = Timeouts(low=20.0, high=30.0)
@@ -73,21 +75,23 @@ class Effort:
     seed: int = 0
 
 
-def plan_of(load: Load, effort: Effort, peer: RunningPeer, model: BenchModel, round: int) -> LoadPlan:
+def plan_of(load: Load, effort: Effort, peer: RunningPeer, models: ModelSet, round: int) -> LoadPlan:
     """The plan of one load on one server. Each round has other requests."""
     seed = effort.seed + round
+    mix = [MixItem(model=model.name, rows=rows) for model in models.models for rows in models.rows]
     return LoadPlan(
         host=peer.host,
         port=peer.port,
-        mix=[] if peer.bodies is not None else [MixItem(model=model.name)],
+        mix=[] if peer.bodies is not None else mix,
         load=ClosedLoop(concurrency=load.connections * load.depth),
         connections=load.connections,
         seconds=effort.seconds,
         warmup=effort.warmup,
         processes=min(effort.processes, load.connections),
         seed=seed,
-        timeouts=_TIMEOUTS if load.timeouts else None,
-        http=None if peer.bodies is None else _http(peer, model, seed),
+        timeouts=_TIMEOUTS if load.timeouts or models.timeouts else None,
+        variants=min(_VARIANTS, _ALL_VARIANTS // len(mix)),
+        http=None if peer.bodies is None else _http(peer, models.only, seed),
     )
 
 
