@@ -10,6 +10,8 @@ connection (`touch`), and all marked ones are flushed in the loop's next pass (`
 
 import asyncio
 import logging
+import socket
+import struct
 import time
 from collections.abc import Callable
 from math import inf
@@ -46,6 +48,8 @@ _JOINED_BYTES = 64 * 1024
 _LARGE_READ = 8 * 1024
 """Reads from this on are counted at once in what the server holds, smaller ones when peers are looked at."""
 _PING = b"keepaliv"
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing a socket drops what was not sent. Some MB would stay for minutes for a peer that does not read."""
 
 
 class Driver(asyncio.Protocol):
@@ -408,9 +412,15 @@ class Driver(asyncio.Protocol):
         self.account()
 
     def abort(self) -> None:
-        """Close without a word: nobody would read it."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close without a word: nobody would read it. The kernel forgets what it still has for the peer, too."""
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        except (AttributeError, OSError):  # it has none any more
+            pass
+        transport.abort()
 
 
 def peer_name(address: object) -> str:
