@@ -15,7 +15,7 @@ from pathlib import Path
 
 from penstock_bench.peers.base import PeerFailed
 from penstock_bench.peers.installed import PROGRAMS, InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 from penstock_bench.peers.process import HOST, free_port
 
 _WHEEL = "nvidia-pytriton==0.7.0"
@@ -24,7 +24,7 @@ _SHARED = Path("/dev/shm")
 
 
 class Triton(InstalledPeer):
-    """One model instance; the dynamic batcher is Triton's, with its defaults."""
+    """One instance of each model, a process each; the dynamic batcher is Triton's, with its defaults."""
 
     name = "triton"
     title = "Triton 2.51.0 (Python backend)"
@@ -32,21 +32,24 @@ class Triton(InstalledPeer):
     remark = "includes the Python process that runs the model, also in the CPU: the wheel from PyPI has no ONNX backend"
     default = True
     requirements = ("numpy==1.26.4",)
+    several = True
     megabytes = 300
 
     def prepare(self) -> None:
         super().prepare()
         self._server()
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         server = self._server()
-        folder = scratch / "repository" / model.name
-        version = folder / "1"
-        version.mkdir(parents=True)
-        (folder / "config.pbtxt").write_text(model.config("python", "instance_group [ { kind: KIND_CPU count: 1 } ]"))
-        shutil.copy(PROGRAMS / "triton_model.py", version / "model.py")
-        shutil.copy(PROGRAMS / "served.py", version)
-        shutil.copy(model.path, version / "model.onnx")
+        for model in models.models:
+            folder = scratch / "repository" / model.name
+            version = folder / "1"
+            version.mkdir(parents=True)
+            config = model.config("python", "instance_group [ { kind: KIND_CPU count: 1 } ]")
+            (folder / "config.pbtxt").write_text(config)
+            shutil.copy(PROGRAMS / "triton_model.py", version / "model.py")
+            shutil.copy(PROGRAMS / "served.py", version)
+            shutil.copy(model.path, version / "model.onnx")
         return [
             str(server / "bin" / "tritonserver"),
             f"--model-repository={scratch / 'repository'}",

@@ -219,6 +219,7 @@ def test_plans_that_make_no_sense(changes: dict[str, object], complaint: str) ->
 def test_loads_in_words() -> None:
     """By which series are compared."""
     assert describe(plan(1)) == "closed loop, 2 connections x 8"
+    assert describe(plan(1, timeouts=Timeouts(low=1, high=3))) == "closed loop, 2 connections x 8, timeouts"
     assert describe(plan(1, stream=True, streams_per_connection=4)) == "closed loop, 8 streams x 2"
     assert describe(plan(1, load=OpenLoop(rate=500))) == "open loop, poisson, 500/s, 2 connections"
 

@@ -12,7 +12,7 @@ from penstock_bench.results import read_report
     ("typed", "sentence"),
     [
         (["--only", "tritn"], "there is no peer 'tritn': there are penstock"),
-        (["--model", "resnet"], "there is no model 'resnet': there are iris, mlp, image"),
+        (["--model", "resnet"], "there is no model 'resnet': there are iris, mlp, image, mix"),
         (["--load", "64"], "a load is CONNECTIONSxDEPTH, such as 4x64"),
         (["--seconds", "fast"], "a time is a number and us, ms, s or m"),
         (["--seconds", "1ms"], "a load is measured for 0.1 s to an hour"),

@@ -8,6 +8,7 @@ import pytest
 from penstock_bench.load.plan import Progress
 from penstock_bench.peers.base import Peer
 from penstock_bench.peers.loads import Effort, Load
+from penstock_bench.peers.models import ModelSet
 from penstock_bench.peers.runner import Comparison, Runner, order
 from penstock_bench.peers.store import Measured, PeerResult, Store, Turn
 from tests.bench.peers.fakes import FakePeer, iris, wrong
@@ -31,7 +32,10 @@ class Silent:
 
 def comparison(folder: Path, rounds: int = 2, seconds: float = 0.1) -> Comparison:
     return Comparison(
-        models=[iris(folder)], loads=[Load(1, 1)], rounds=rounds, effort=Effort(seconds=seconds, warmup=0.0)
+        models=[ModelSet("iris", (iris(folder),))],
+        loads=[Load(1, 1)],
+        rounds=rounds,
+        effort=Effort(seconds=seconds, warmup=0.0),
     )
 
 

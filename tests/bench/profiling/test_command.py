@@ -11,9 +11,9 @@ from penstock_bench.cli import run
 from penstock_bench.load.plan import LoadError
 from penstock_bench.profiling.results import Hot, Profile, read_profile, write_profile
 from penstock_bench.profiling.sampling import permission_complaint, thread_times
-from penstock_bench.profiling.server import serving
 from penstock_bench.profiling.show import show_profile
 from penstock_bench.results import write_report
+from penstock_bench.server import serving
 from tests.bench.report.reports import MACHINE, point, report
 
 MODELS = Path(__file__).parents[3] / "server/penstock_server/examples/models"

@@ -6,6 +6,7 @@ What it does for clients that behave is in test_behaviour.py, which holds all tr
 import asyncio
 import dataclasses
 import gc
+import select
 import socket
 import ssl
 import time
@@ -512,6 +513,22 @@ async def test_a_silent_peer_that_is_dead(serve: Serve, connect: Connect) -> Non
     assert transport.statistics().connections == 0
 
 
+async def test_peers_that_have_gone_take_nobodys_turn() -> None:
+    """Thousands that connect and leave do not put off the times of those that stay."""
+    hub = Hub({ECHO: Unary(echo)}, TransportSettings(), WireLimits(look=3600.0))
+    drivers = [Driver(hub) for _ in range(80)]
+    for driver in drivers:
+        driver.connection_made(Recorder())
+    hub._look()  # one in eight: the others are still to be looked at
+    for driver in drivers[1:]:
+        driver.connection_lost(None)
+    drivers[0].http2.last_received -= 3600.0
+    drivers[0].http2.waiting_since = None
+    hub._look()
+    assert drivers[0]._pinged_at != inf
+    hub.end()
+
+
 async def test_a_peer_that_does_not_read(serve: Serve, connect: Connect) -> None:
     """Although it sends: what is written to it must get somewhere."""
 
@@ -527,6 +544,11 @@ async def test_a_peer_that_does_not_read(serve: Serve, connect: Connect) -> None
         if not peer.writer.is_closing():
             peer.h2.ping(b"12345678")
             peer.flush()
+        assert await other.end(other.call(ECHO, framed(b"x"))) == (0, "")
+    # The kernel does not go on for the server: it would hold what is not read for minutes.
+    poll = select.poll()
+    poll.register(peer.writer.get_extra_info("socket").fileno(), 0)
+    while not poll.poll(0):
         assert await other.end(other.call(ECHO, framed(b"x"))) == (0, "")
 
 

@@ -10,6 +10,8 @@ connection (`touch`), and all marked ones are flushed in the loop's next pass (`
 
 import asyncio
 import logging
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from math import inf
@@ -47,6 +49,8 @@ _LARGE_READ = 8 * 1024
 _COPIED_READ = 64 * 1024
 """Reads up to this are handed on as bytes, of which slices are cheaper than of views."""
 _PING = b"keepaliv"
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing a socket drops what was not sent. Some MB would stay for minutes for a peer that does not read."""
 
 
 class Driver(asyncio.BufferedProtocol):
@@ -439,9 +443,15 @@ class Driver(asyncio.BufferedProtocol):
         self.account()
 
     def abort(self) -> None:
-        """Close without a word: nobody would read it."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close without a word: nobody would read it. The kernel forgets what it still has for the peer, too."""
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        except (AttributeError, OSError):  # it has none any more
+            pass
+        transport.abort()
 
 
 def peer_name(address: object) -> str:

@@ -257,10 +257,11 @@ class Hub:
             self._unseen = self.members
         now = time.monotonic()
         some = -(-len(self._members) // _LOOKS)
-        for _ in range(min(some, len(self._unseen))):
+        while some and self._unseen:
             member = self._unseen.pop()
-            if member in self._members:
+            if member in self._members:  # those that are gone take nobody's turn
                 member.look(now)
+                some -= 1
 
 
 def _held(member: Member) -> int:
