@@ -73,7 +73,6 @@ class Job(Ticket):
         tensors: Sequence[Buffer],
         info: RequestInfo,
         arrived: float,
-        *,
         deadline: float = inf,
         traffic: TrafficClass = TrafficClass.INTERACTIVE,
         level: int = 0,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
+from operator import attrgetter
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class SequenceDriver(Driver):
         refusal = self.table.submit(step, now)
         if refusal is not None:
             job.settle(self._refusal(refusal, info))
-        self._perform()
+        self._perform(now)
 
     def cancel(self, job: Job) -> bool:
         step = job.step
@@ -139,18 +140,21 @@ class SequenceDriver(Driver):
 
     def _problem(self, job: Job) -> Failure | None:
         """What Triton's sequence batcher asks of a request before anything else."""
+        info = job.info
+        if job.plan.rows == 1 and info.correlation_id and not info.sequence_start:
+            return None  # most are
         model = self._spec.name
         if job.plan.rows != 1:
             return InvalidRequest(
                 f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence "
                 "batcher"
             ).failure()
-        if not job.info.correlation_id and not self._sequences.iterative:
+        if not info.correlation_id and not self._sequences.iterative:
             return InvalidRequest(
                 f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
             ).failure()
-        takes_text, is_text = self._sequences.id_is_text, isinstance(job.info.correlation_id, str)
-        if job.info.sequence_start and takes_text is False and is_text:
+        takes_text, is_text = self._sequences.id_is_text, isinstance(info.correlation_id, str)
+        if info.sequence_start and takes_text is False and is_text:
             return InvalidRequest(f"the ids of sequences of model '{model}' are numbers, not strings").failure()
         return None
 
@@ -168,10 +172,12 @@ class SequenceDriver(Driver):
 
     # What the table says.
 
-    def _perform(self) -> None:
-        now = time.monotonic()
-        while effects := self.table.poll(now):
-            for effect in effects:
+    def _perform(self, now: float | None = None) -> None:
+        if now is None:
+            now = time.monotonic()
+        table = self.table
+        while (wakeup := table.next_wakeup()) is not None and wakeup <= now:
+            for effect in table.poll(now):
                 match effect:
                     case Ready(step):
                         self._run_step(step, now)
@@ -180,7 +186,7 @@ class SequenceDriver(Driver):
                     case Ended(sequence):  # whoever gets its seat begins anew, and runs later than now
                         if sequence.seat is not None:
                             self.states.drop(sequence.seat)
-        self._alarm.set(self.table.next_wakeup())
+        self._alarm.set(wakeup)
         if self._on_idle is not None:
             self._turns.soon()
 
@@ -215,24 +221,25 @@ class SequenceDriver(Driver):
     def _model_batch(self, run: Run, rows: int) -> ModelBatch:
         batch = run.batch
         if self._sequences.direct:
-            batch.tickets.sort(key=_seat_of)  # rows ascend
-        steps = [_step_of(job) for job in batch.tickets]
-        seats = np.array([_seat_of(job) for job in batch.tickets], np.intp)
+            batch.tickets.sort(key=_seat)  # rows ascend
+        steps: list[Step[Job]] = list(map(_step, batch.tickets))
+        seats = np.fromiter(map(_seat, batch.tickets), np.intp, len(steps))
         if self._sequences.direct:
             run.runner = self._runners[int(seats[0]) % self._instances]
             taken = seats // self._instances
             rows = int(taken[-1]) + 1 if self._spec.batched else 1
+            by_row: list[Step[Job] | None] = [None] * rows
+            for step, row in zip(steps, taken.tolist(), strict=True):
+                by_row[row] = step
         else:
             taken = np.arange(len(steps))
+            by_row = [*steps, *[None] * (rows - len(steps))]
         fresh = [index for index, step in enumerate(steps) if step.start]
         if fresh:
             self.states.reset(seats[fresh])
         inputs = run.slot.gather(batch)
         if self._spec.batched:
             inputs = {name: _spread(array, taken, rows) for name, array in inputs.items()}
-        by_row: list[Step[Job] | None] = [None] * rows
-        for step, row in zip(steps, taken, strict=True):
-            by_row[row] = step
         inputs |= self._with_axis(self.states.gather(seats, taken, rows))
         inputs |= fill(self._sequences.controls, by_row, batched=self._spec.batched)
         run.seats, run.rows = seats, taken
@@ -265,6 +272,7 @@ class SequenceDriver(Driver):
 
     def _hand_out(self, run: Run, model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
         outputs, bucket = BatchOutputs(result, self._spec.batched), run.batch.length
+        is_plain = self._held is None and not bucket
         for job, row in zip(run.batch.tickets, run.rows.tolist(), strict=True):
             if row in model_batch.failures:
                 self._answer(job, model_batch.failures[row])
@@ -277,7 +285,10 @@ class SequenceDriver(Driver):
                 elif not has_room:
                     job.batch = _paused(partial(self._go_round, job))
             elif row not in model_batch.unfinished:
-                self._answer(job, self._own(job, outputs, row, row + 1, bucket))
+                if is_plain:
+                    job.deliver(outputs, row, row + 1)
+                else:
+                    self._answer(job, self._own(job, outputs, row, row + 1, bucket))
 
     def _deliver(self, run: Run, model_batch: ModelBatch, result: Result, over: Sequence[Job]) -> None:
         if not self._sequences.iterative:
@@ -295,8 +306,11 @@ class SequenceDriver(Driver):
             if job in again and not job.is_settled:
                 if not _is_paused(job):
                     self._go_round(job)
-            elif not _step_of(job).is_over:  # it is if the answer of another one has cancelled it while it was paused
-                self.table.finish(_step_of(job), now)
+                continue
+            step = _step_of(job)
+            if not step.is_over:  # it is if the answer of another one has cancelled it while it was paused
+                self.table.finish(step, now)
+            job.step = None  # which knows it: together they would be garbage that only the collector finds
         self._perform()
 
     def _go_round(self, job: Job) -> None:
@@ -340,11 +354,8 @@ def _step_of(job: Job) -> Step[Job]:
     return job.step
 
 
-def _seat_of(job: Job) -> int:
-    sequence = _step_of(job).sequence
-    assert sequence is not None
-    assert sequence.seat is not None, "it is ready"
-    return sequence.seat
+_step, _seat = attrgetter("step"), attrgetter("step.sequence.seat")
+"""Of a job that is ready: both are there then."""
 
 
 def _infos(steps: Sequence[Step[Job] | None]) -> list[RequestInfo]:

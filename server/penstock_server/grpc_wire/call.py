@@ -164,7 +164,8 @@ class StreamRequest:
 
         Refusal as by `MessageReader.next`, if it cannot be decompressed, and if the request has ended within it.
         """
-        if not self.has_room:
+        given = self._given
+        if self._room <= 0 or (given and self._given_bytes >= self._window):  # as `has_room` says
             return None
         reader = self._reader
         before = reader.taken
@@ -174,12 +175,13 @@ class StreamRequest:
             if self._ended and reader.half:
                 raise Refusal(INTERNAL, NO_MESSAGE)
             return None
-        self._given.append((self._owed, self._early))
+        given.append((self._owed, self._early))
         self._given_bytes += self._owed + self._early
         self._owed = self._early = 0
         self._room -= 1
         self.messages += 1
-        return plain(*found, self._inflate, self._limit)
+        compressed, message = found
+        return plain(compressed, message, self._inflate, self._limit) if compressed else message
 
     def settle(self) -> int:
         """What was fed is about to go away. How many bytes may be given back now."""

@@ -122,6 +122,15 @@ class MessageReader:
         Refusal if it is larger than allowed, which its prefix tells, or if its flag is unknown.
         """
         if self._buffer is None:
+            chunk, at = self._chunk, self._at
+            begin = at + PREFIX_BYTES
+            if not self._prefix and begin < len(chunk) and chunk[at] == 0:  # mostly a chunk is whole messages
+                size = int.from_bytes(chunk[at + 1 : begin], "big")
+                end = begin + size
+                if end <= len(chunk) and size <= self._limit:
+                    self._at = end
+                    self.taken += end - at
+                    return False, bytes(chunk[begin:end])
             size = self._take_prefix()
             if size is None:
                 return None

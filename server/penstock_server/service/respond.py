@@ -14,6 +14,7 @@ simple (classes, strings, a response that is too large) `respond` makes the resp
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.open_inference_pb2 import ModelInferResponse
@@ -28,6 +29,16 @@ _BYTES = DATATYPES["BYTES"]
 _ANY_SIZE = DATATYPES["UINT8"]  # the data of every datatype that has a size is its memory
 _JOIN_BYTES = 16 << 10
 """Responses up to this size are one piece. Of larger ones the data is never copied here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """What a response is put into: it becomes a field of a message, of which it is all."""
+
+    tag: bytes
+    """Of that field, which is length-delimited."""
+    last: bytes
+    """A field that is appended to each response."""
 
 
 def respond(plan: Plan, request_id: str, outputs: Outputs, max_bytes: int) -> list[Buffer]:
@@ -62,10 +73,11 @@ def build_response(plan: Plan, request_id: str, outputs: Outputs) -> tuple[Model
 class Template:
     """The response to every request of a plan, without id and data."""
 
-    __slots__ = ("_heads", "_is_simple", "_shapes", "_start", "plan")
+    __slots__ = ("_heads", "_is_simple", "_shapes", "_start", "plan", "wrapping")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, wrapping: Wrapping | None = None) -> None:
         self.plan = plan
+        self.wrapping = wrapping
         outputs = plan.version.spec.outputs
         self._is_simple = (
             bool(plan.outputs)
@@ -115,7 +127,7 @@ class Template:
 class Cut:
     """The responses to the requests of one plan in one batch."""
 
-    __slots__ = ("_heads", "_is_joined", "_raws", "_start", "room", "template")
+    __slots__ = ("_id_size", "_is_joined", "_lead", "_raws", "_size", "_start", "_wrapping", "room", "template")
 
     def __init__(
         self,
@@ -127,7 +139,11 @@ class Cut:
         batched: bool,
     ) -> None:
         self.template = template
+        self._wrapping = template.wrapping
         self._start = start
+        # With a wrapping: what goes before an id of so many bytes, which is mostly the same for all.
+        self._id_size = -1
+        self._lead = start
         # For each output: its data, and the bytes of a row, of which an output without a batch axis has one.
         self._raws: list[tuple[bytes, Buffer, int]] = []
         rows = template.plan.rows
@@ -137,22 +153,32 @@ class Cut:
             size += len(head) + row * (rows if batched else 1)
             raw = array.tobytes() if array.nbytes <= _JOIN_BYTES else raw_of(array, _ANY_SIZE)
             self._raws.append((head, raw, row))
+        self._size = size
         self._is_joined = size <= _JOIN_BYTES
         self.room = max_bytes - size
         """Bytes that the id's field may have."""
 
     def parts(self, id_field: bytes, start: int, end: int) -> list[Buffer]:
         """The response to the request with the rows from `start` to before `end`; `id_field` is its id, encoded."""
+        wrapping = self._wrapping
+        if wrapping is not None and len(id_field) != self._id_size:
+            self._id_size = len(id_field)
+            size = self._size + self._id_size + len(wrapping.last)
+            self._lead = wrapping.tag + varint(size) + self._start
         if self._is_joined:
-            pieces: list[Buffer] = [self._start, id_field]
+            pieces: list[Buffer] = [self._lead, id_field]
             for head, raw, row in self._raws:
                 pieces += (head, raw[start * row : end * row])
+            if wrapping is not None:
+                pieces.append(wrapping.last)
             return [b"".join(pieces)]
-        before = self._start + id_field
+        before = self._lead + id_field
         parts: list[Buffer] = []
         for head, raw, row in self._raws:
             parts += (before + head, memoryview(raw)[start * row : end * row])
             before = b""
+        if wrapping is not None:
+            parts.append(wrapping.last)
         return parts
 
 

@@ -22,8 +22,12 @@ so no skeleton outlives its version. Skeletons, bytes of one and bytes of all ar
 uses is given to others (CLOCK: who was hit since the hand came by last stays another round).
 
 How a message is taken apart, without knowing what it is: one byte gives the length of the name and so the front, which
-gives the *family*. In it, skeletons whose data have fixed sizes are found by the size of all behind the id, and then
-compared. All others, and those of a size that another one has too, are found by their tail, walked field by field.
+gives the *family*. In it, skeletons whose data have fixed sizes are found by the size of all behind the id, which gives
+the length of the tail, and by the tail. (Requests of sequences differ in their tails, and mostly not in size.) All
+others, and those whose size goes with a tail of another length, too, are found by their tail, walked field by field.
+
+Skeletons of a family that are learnt one after the other share their plan, if it is the same, and with it the template:
+what was made ready for one answer of a batch is good for the next.
 """
 
 from collections import deque
@@ -36,7 +40,7 @@ from penstock_server.engine.jobs import Plan
 from penstock_server.errors import InvalidRequest
 from penstock_server.service.decode import Decoder, InferRequest
 from penstock_server.service.dialect import Limits
-from penstock_server.service.respond import Template, id_field
+from penstock_server.service.respond import Template, Wrapping, id_field
 from penstock_server.service.validate import are_bools, check_strings
 from penstock_server.tensors.codec import Buffer
 
@@ -63,12 +67,12 @@ class Form:
 
     __slots__ = ("info", "level", "plan", "template", "wants_empty_final")
 
-    def __init__(self, request: InferRequest) -> None:
+    def __init__(self, request: InferRequest, wrapping: Wrapping | None) -> None:
         self.plan: Plan = request.plan
         self.info: RequestInfo = request.info
         self.level = request.parameters.priority
         self.wants_empty_final = request.parameters.empty_final_response
-        self.template = Template(request.plan)
+        self.template = Template(request.plan, wrapping)
 
 
 Read = tuple[Form, Sequence[Buffer], bytes]
@@ -94,11 +98,11 @@ class Skeletons:
     """Reads requests: by what it remembers if it can, else by the decoder, and remembers that."""
 
     def __init__(
-        self, decoder: Decoder, max_entries: int = 4096, max_bytes: int = 16 << 20, *, streaming: bool = False
+        self, decoder: Decoder, max_entries: int = 4096, max_bytes: int = 16 << 20, *, wrapping: Wrapping | None = None
     ) -> None:
-        """`streaming` is for the requests of ModelStreamInfer, which may be for decoupled models."""
+        """With a `wrapping` it is for the requests of ModelStreamInfer, which may be for decoupled models."""
         self._decoder = decoder
-        self._streaming = streaming
+        self._wrapping = wrapping
         self._limits = decoder.dialect.limits
         longest = _LONGEST_ID if self._limits is None else min(_LONGEST_ID, self._limits.id_length)
         self._longest_id_field = 2 + longest  # characters take at least a byte each
@@ -123,8 +127,8 @@ class Skeletons:
             self._hits += 1
             return found
         self._misses += 1
-        request = self._decoder.decode(message, streaming=self._streaming)
-        form = Form(request)
+        request = self._decoder.decode(message, streaming=self._wrapping is not None)
+        form = Form(request, self._wrapping)
         self._learn(message, request, form)
         return form, request.tensors, id_field(request.id)
 
@@ -151,8 +155,9 @@ class Skeletons:
             id_bytes = front[after:begin]
             if id_bytes and not (2 < begin - after <= self._longest_id_field and _is_text(id_bytes)):
                 return None
-            skeleton = family.sizes.get(size - begin)
-            if skeleton is not None and front.startswith(skeleton.tail, begin):
+            equals = family.sizes.get(size - begin)
+            skeleton = None if equals is None else equals.by_tail.get(front[begin : begin + equals.length])
+            if skeleton is not None:
                 tensors = skeleton.slice(whole, begin)
             else:
                 end = _end_of_tail(front, begin)
@@ -160,8 +165,6 @@ class Skeletons:
                 if skeleton is None:
                     return None
                 tensors = skeleton.walk(whole, end, self._limits)
-                if skeleton.is_fixed and tensors is not None:
-                    family.sizes[size - begin] = skeleton
         except IndexError:  # it ends before it should
             return None
         if tensors is None:
@@ -210,7 +213,10 @@ class Skeletons:
             return
         if skeleton.is_fixed:
             skeleton.measure(whole, begin, end)
-            family.sizes[len(whole) - begin] = skeleton
+            equals = family.sizes.setdefault(skeleton.size, _Equals(len(skeleton.tail)))
+            if equals.length == len(skeleton.tail):
+                equals.by_tail[skeleton.tail] = skeleton
+        family.share(form)
         family.tails[tail] = skeleton
         self._families[family.front] = family
         self._ring.append(skeleton)
@@ -229,7 +235,8 @@ class Skeletons:
     def _forget(self, skeleton: "_Skeleton") -> None:
         family = skeleton.family
         del family.tails[skeleton.key]
-        if family.sizes.get(skeleton.size) is skeleton:
+        equals = family.sizes.get(skeleton.size)
+        if equals is not None and equals.by_tail.pop(skeleton.tail, None) is not None and not equals.by_tail:
             del family.sizes[skeleton.size]
         if not family.tails:
             del self._families[family.front]
@@ -239,13 +246,30 @@ class Skeletons:
 class _Family:
     """The skeletons with one front."""
 
-    __slots__ = ("front", "model", "sizes", "tails")
+    __slots__ = ("_last", "front", "model", "sizes", "tails")
 
     def __init__(self, model: bytes, front: bytes) -> None:
         self.model = model
         self.front = front
-        self.sizes: dict[int, _Skeleton] = {}  # by bytes behind the id; of those with the same the last one
+        self.sizes: dict[int, _Equals] = {}  # by bytes behind the id
         self.tails: dict[bytes, _Skeleton] = {}
+        self._last: Form | None = None  # of those that were learnt
+
+    def share(self, form: Form) -> None:
+        """Let a new form have the plan and the template of the last one, if its plan is the same."""
+        if self._last is not None and self._last.plan == form.plan:
+            form.plan, form.template = self._last.plan, self._last.template
+        self._last = form
+
+
+class _Equals:
+    """The skeletons of a family whose data have fixed sizes, that are equal in size and in the length of the tail."""
+
+    __slots__ = ("by_tail", "length")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.by_tail: dict[bytes, _Skeleton] = {}
 
 
 class _Skeleton:

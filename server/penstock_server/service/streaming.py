@@ -38,7 +38,7 @@ from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.inference import EXITING, facts_of
-from penstock_server.service.respond import respond, varint
+from penstock_server.service.respond import Wrapping, respond, varint
 from penstock_server.service.scan import Malformed, scan
 from penstock_server.service.seam import Buffer, Parts, RequestHead, Stream, StreamHandler, StreamSink
 from penstock_server.service.skeleton import Form, Skeletons
@@ -75,6 +75,15 @@ class StreamBounds:
     requests: int = 256
     nbytes: int = 16 << 20
 
+    @property
+    def at_once(self) -> tuple[int, int]:
+        """So many messages, or bytes of them, are given back at once, since that costs the same for one and for many.
+
+        By default 8 and 4 KiB. What is kept back until then is less than any window of a transport, also if all
+        streams of a connection do so.
+        """
+        return max(1, self.requests >> 5), self.nbytes >> 12
+
 
 @dataclass(frozen=True, slots=True)
 class StreamStatistics:
@@ -102,7 +111,7 @@ class StreamInference:
         is_exiting: Callable[[], bool] = lambda: False,
         bounds: StreamBounds = StreamBounds(),
     ) -> None:
-        self.skeletons = Skeletons(decoder, streaming=True)
+        self.skeletons = Skeletons(decoder, wrapping=Wrapping(_RESPONSE_TAG, _FINAL))
         self.dialect = dialect
         self.budget = budget
         self.max_response_bytes = max_message_bytes - _WRAPPING
@@ -110,6 +119,7 @@ class StreamInference:
         self.on_request = on_request
         self.is_exiting = is_exiting
         self.bounds = bounds
+        self.at_once, self.at_once_bytes = bounds.at_once
         self.streams: set[InferStream] = set()
         self.opened = 0
         self.sequence_ids = count(1 << 63)  # far from those that clients choose
@@ -199,9 +209,12 @@ class InferStream:
         self._decoupled: dict[_Asked, None] = {}  # answered as they come
         self._nbytes = 0
         self._owed = 0  # messages whose window is still to be given back
+        self._owed_bytes = 0
         self._outbox: deque[Parts] = deque()  # of decoupled models, while the reader does not keep up
         self._is_blocked = False
         self._sequences: dict[ServedVersion, int | str] = {}  # the stream's own, by the model that has it
+        # What the last request like one of these was, without its sequence and with it: most are like the one before.
+        self._own_info = RequestInfo(1), RequestInfo(1)
         self._has_ended = False  # the client has sent all
         self._is_over = False
 
@@ -220,16 +233,20 @@ class InferStream:
         service = self._service
         service.messages += 1
         asked = _Asked(self, message)
-        self._nbytes += asked.size
+        size = asked.size
         self._ordered.append(asked)
         self._owed += 1
-        if service.budget.take(asked.size):
+        self._owed_bytes += size
+        if service.budget.take(size):
+            self._nbytes += size
             self._begin(asked)
         else:
             asked.ready = service.dialect.too_many_bytes
-            self._nbytes -= asked.size
             asked.size = 0
-        self._flush()
+        if asked.ready is not None:
+            self._flush()
+        elif self._owed >= service.at_once or self._owed_bytes >= service.at_once_bytes:
+            self._give_back()
 
     def on_end(self) -> None:
         self._has_ended = True
@@ -259,36 +276,37 @@ class InferStream:
             if not self._is_cancellation(asked):
                 asked.ready = failure_of(error, during=self._head.method)
             return
-        info = form.info
-        sequences = form.plan.version.spec.sequences
+        info, version = form.info, form.plan.version
+        sequences = version.spec.sequences
         if sequences is not None:
-            info = self._of_a_sequence(form.plan.version, sequences, info)
+            info = self._of_a_sequence(version, sequences, info)
         begins = sequences is None or info.sequence_start or not info.correlation_id
         if begins and service.is_exiting():
             asked.ready = EXITING
             return
         asked.form = form
         job: _Once | _Often
-        if form.plan.version.spec.decoupled:
+        if version.spec.decoupled:
             self._decoupled[self._ordered.pop()] = None
             job = _Often(form.plan, tensors, info, arrived)
+            job.deadline = self._head.deadline
+            job.traffic = TrafficClass.STREAM
+            job.level = form.level
+            job.tenant = self._tenant
         else:
-            job = _Once(form.plan, tensors, info, arrived)
+            deadline, tenant = self._head.deadline, self._tenant
+            job = _Once(form.plan, tensors, info, arrived, deadline, TrafficClass.STREAM, form.level, tenant)
         job.asked = asked
-        job.deadline = self._head.deadline
-        job.traffic = TrafficClass.STREAM
-        job.level = form.level
-        job.tenant = self._tenant
         asked.job = job
         try:
             if service.on_request is not None:
                 service.on_request(job)
-            form.plan.version.driver.submit(job)
+            version.driver.submit(job)
         except Exception as error:
             job.settle(failure_of(error, during=self._head.method))
         asked.was_taken = True
         if info.sequence_lasts and not job.is_settled:
-            self._sequences[form.plan.version] = info.correlation_id
+            self._sequences[version] = info.correlation_id
 
     def _of_a_sequence(self, version: ServedVersion, sequences: SequenceSpec, info: RequestInfo) -> RequestInfo:
         """Give a request without a sequence that of the stream, which the first begins that is not refused at once."""
@@ -299,7 +317,12 @@ class InferStream:
             number = next(self._service.sequence_ids)
             known = f"stream {number - (1 << 63)}" if sequences.id_is_text else number
             info = replace(info, sequence_start=True)
-        return replace(info, correlation_id=known, sequence_lasts=True)
+            return replace(info, correlation_id=known, sequence_lasts=True)
+        of_form, own = self._own_info
+        if of_form is not info or own.correlation_id != known:
+            own = replace(info, correlation_id=known, sequence_lasts=True)
+            self._own_info = info, own
+        return own
 
     def _is_cancellation(self, asked: _Asked) -> bool:
         """Whether it is no request but cancels one; then that is done. Only asked of what is no request."""
@@ -338,16 +361,13 @@ class InferStream:
         asked.was_scheduled = True
         try:
             room = self._service.max_response_bytes
-            inner = asked.form.template.rows(outputs, asked.id_field, start, end, room)
+            ready = asked.form.template.rows(outputs, asked.id_field, start, end, room)
         except Exception as error:
             asked.ready = failure_of(error, during="the making of a response")
         else:
-            if inner is None:
-                asked.ready = self._parts(asked, outputs.of(asked.job, start, end), _FINAL)
-            else:
-                inner.append(_FINAL)
-                asked.ready = _wrapped(inner)
-        self._flush()
+            asked.ready = ready or self._parts(asked, outputs.of(asked.job, start, end), _FINAL)
+        if self._ordered[0] is asked:
+            self._flush()
 
     def respond(self, asked: _Asked, outputs: Outputs) -> bool:
         """A decoupled model has made a response. False: the reader does not keep up."""
@@ -427,14 +447,22 @@ class InferStream:
             self._release(asked)
             if answer:
                 self._send(answer)
-        if self._is_over:
-            return
-        bounds = self._service.bounds
-        if self._owed and not self._is_blocked and self.in_flight < bounds.requests and self._nbytes < bounds.nbytes:
-            owed, self._owed = self._owed, 0
-            self._sink.consumed(owed)
-        if self._has_ended and not self.in_flight and not self._outbox:
+        if self._owed:
+            service = self._service
+            is_much = self._owed >= service.at_once or self._owed_bytes >= service.at_once_bytes
+            if is_much or not (ordered or self._decoupled):
+                self._give_back()
+        if self._has_ended and not self._is_over and not self.in_flight and not self._outbox:
             self._end()
+
+    def _give_back(self) -> None:
+        """Give the window back, if there is room for what will come then."""
+        bounds = self._service.bounds
+        if not self._owed or self._is_over or self._is_blocked:
+            return
+        if self.in_flight < bounds.requests and self._nbytes < bounds.nbytes:
+            owed, self._owed, self._owed_bytes = self._owed, 0, 0
+            self._sink.consumed(owed)
 
     def _send(self, parts: Parts) -> None:
         if not self._sink.send(parts):

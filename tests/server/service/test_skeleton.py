@@ -393,6 +393,23 @@ def test_who_is_used_stays() -> None:
     assert (skeletons.statistics().entries, skeletons.statistics().evicted) == (4, 97)
 
 
+def test_forms_of_one_size_are_all_found_at_once() -> None:
+    """As the requests of many sequences are, which differ in an id; and they share what was made of their plan."""
+    skeletons = Skeletons(Decoder(models_of(*SPECS), PENSTOCK))
+    messages: list[bytes] = []
+    for number in range(10):
+        request = REQUEST.FromString(ONE_ROW)
+        request.parameters["sequence_id"].int64_param = number + 1
+        messages.append(request.SerializeToString())
+    forms = [skeletons.read(message)[0] for message in messages]
+    (family,) = skeletons._families.values()
+    (equals,) = family.sizes.values()
+    assert len(equals.by_tail) == 10
+    assert [skeletons.read(message)[0] for message in messages] == forms
+    assert [form.info.correlation_id for form in forms] == list(range(1, 11))
+    assert len({id(form.template) for form in forms}) == len({id(form.plan) for form in forms}) == 1
+
+
 def test_a_form_may_not_be_large() -> None:
     """What has more than 4 KiB besides id and data is parsed each time; and all together are bounded."""
     skeletons = Skeletons(Decoder(models_of(*SPECS), PENSTOCK), max_bytes=20_000)

@@ -339,8 +339,31 @@ async def test_a_stream_is_not_read_from_beyond_its_bound_of_bytes() -> None:
     house.stream.on_cancel()
 
 
-async def test_a_reader_that_does_not_keep_up_is_not_read_from(house: House) -> None:
+async def test_windows_are_given_back_eight_at_a_time() -> None:
+    """Or all of them once nothing is in flight: a client that waits for its answers is never short of one."""
+    house = House()
+    house.ask(*"abcdefg")
+    assert house.sink.credit == 0
+    house.ask("h", "i")
+    assert house.sink.credit == 8
+    for _ in range(9):
+        (await house.stage.next_batch()).finish()
+    await settle()
+    assert house.sink.credit == 9
+    house.stream.on_cancel()
+
+
+async def test_windows_of_large_messages_are_given_back_at_once() -> None:
+    """What is kept back is little in bytes, too."""
+    house = House(bounds=StreamBounds(nbytes=len(request("a")) << 12))
+    house.ask("a")
+    assert house.sink.credit == 1
+    house.stream.on_cancel()
+
+
+async def test_a_reader_that_does_not_keep_up_is_not_read_from() -> None:
     """Answers wait for it, in order, and nothing is lost."""
+    house = House(bounds=StreamBounds(requests=16))
     house.sink.room = 1
     house.ask("a", "b")
     for _ in range(2):
