@@ -188,6 +188,9 @@ class Driver:
         self._idle.append((run.runner, run.slot))
         self._turns.soon()
         if batch.shares is not None:
+            for job in batch.tickets:
+                if job.is_settled:
+                    job.let_go()
             over = [job for job in over if job.rows <= self._largest or job.state is State.DONE or job in failed]
         if self._held is None and not at_once and (self.scheduler.queued or self._incoming):
             # An instance that has work to do does not wait until the answers are written.

@@ -145,10 +145,18 @@ class Job(Ticket):
         if self.is_settled:
             return False
         self.is_settled = True
-        if self.state not in _IN_A_BATCH:  # of which it stays a part, even if that is still to be put together
-            self.tensors = ()
         self.pieces = None
+        self.let_go()
         return True
+
+    def let_go(self) -> None:
+        """Keep its data no longer than needed, now that it has ended or that a batch with a part of it has.
+
+        A batch needs them even if it is still to be put together, and even of a request whose other parts wait or are
+        gone.
+        """
+        if self.state is State.DONE or (self.state not in _IN_A_BATCH and self.unfinished <= self.remaining):
+            self.tensors = ()
 
 
 class StreamedJob(Job):

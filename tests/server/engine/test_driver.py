@@ -650,6 +650,27 @@ async def test_batches_that_run_at_once_follow_one_another(make_stage: MakeStage
     assert stage.driver.scheduler.is_idle
 
 
+async def test_a_part_that_fails_at_once_leaves_the_other_batches_alone(make_stage: MakeStage) -> None:
+    """The rest of its request is in a batch that is still to be put together, beside somebody else's."""
+    stage = make_stage(instances=2, max_batch_size=4)
+    ends = iter([Failure(Status.INTERNAL, "broken")])
+    stage.at_once = lambda batch: next(ends, {"Y": batch.inputs["X"]})
+    large, other = stage.ask(*range(6)), stage.ask(7)
+    assert await large.failure() == Failure(Status.INTERNAL, "broken")
+    assert await other.answer() == [7]
+
+
+async def test_who_is_cancelled_in_part_leaves_the_batch_of_others_alone(make_stage: MakeStage) -> None:
+    """A part of it is in a batch that is still to be put together, the rest waits."""
+    stage = make_stage(instances=2, max_batch_size=4)
+    stage.at_once = lambda batch: {"Y": batch.inputs["X"]}
+    first, other, large = stage.ask(*range(4)), stage.ask(7), stage.ask(*range(9))
+    first.on_answer = large.cancel
+    assert await other.answer() == [7]
+    assert large.outcomes == []
+    assert stage.driver.scheduler.is_idle
+
+
 async def test_a_batch_that_runs_at_once_lets_a_drain_end(make_stage: MakeStage) -> None:
     """There is no later callback that could do it."""
     stage = make_stage()
