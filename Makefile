@@ -8,6 +8,7 @@ PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
 ABUSE_SECONDS ?= 5
+SOAK_SECONDS ?= 600
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +25,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # The targets share one .venv and two cores: running them side by side would only confuse them.
 .NOTPARALLEL:
 
-.PHONY: help demo test lint types proto proto-check format bench bench-peers abuse memory fuzz interop wheel-check clean
+.PHONY: help demo test lint types proto proto-check format bench bench-peers abuse memory soak fuzz interop wheel-check clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +69,10 @@ abuse: $(TOOLS) ## attack a server in every known way, beside a healthy client (
 memory: $(TOOLS) ## what 10,000 idle streams take, and 200 half-sent messages of 16 MiB (into build/memory)
 	@mkdir -p build/memory
 	@$(BIN)/penstock bench abuse --memory --results build/memory
+
+soak: $(TOOLS) ## use a server in every way at once, look at every answer and its memory (SOAK_SECONDS=600)
+	@mkdir -p build/soak
+	@$(BIN)/penstock bench soak --seconds $(SOAK_SECONDS)s --results build/soak
 
 fuzz: $(TOOLS) ## send the HTTP/2 connection nonsense, guided by its coverage (FUZZ_SECONDS=60)
 	@$(INSTALL) --group fuzz

@@ -14,6 +14,7 @@ from penstock_bench.commands.profile import profile
 from penstock_bench.commands.report import report
 from penstock_bench.output import complain
 from penstock_bench.peers.command import peers
+from penstock_bench.soak.command import soak_command
 
 app = typer.Typer(
     name="bench",
@@ -29,6 +30,7 @@ app.command()(report)
 app.command()(profile)
 app.command()(peers)
 app.command()(abuse)
+app.command("soak")(soak_command)
 
 
 @app.callback()

@@ -5,21 +5,24 @@ import shutil
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 
 import msgspec
 
-from penstock_bench.abuse.attacker import Attacker
+from penstock_bench.abuse.attacker import Attacked, Attacker
 from penstock_bench.abuse.attacks import ECHO, HELD_BYTES, Attack
 from penstock_bench.abuse.neighbour import Neighbour
 from penstock_bench.memory import MemoryWatch, memory_of
 from penstock_bench.metrics import NOTHING, read_metrics
 from penstock_bench.server import Served, serving
 
+_CONNECTIONS = "penstock_transport_connections"
+_CLOSED = "closed, by the server's account"
 _ACCOUNTS = (
-    "penstock_transport_connections",
+    _CONNECTIONS,
     "penstock_transport_held_bytes",
     "penstock_calls_in_flight",
     "penstock_streams_open",
@@ -27,6 +30,8 @@ _ACCOUNTS = (
 )
 _LOOK_SECONDS = 0.1
 """Before the end of an attack the server is asked what it holds."""
+_WATCH_SECONDS = 0.5
+_SETTLE_SECONDS, _SETTLE_LOOK_SECONDS = 20.0, 0.02
 _TOLD_SECONDS = 10.0
 """In which an attacker must have been told, however short its attack was and however busy the machine is."""
 _ANSWER_SECONDS = 10.0
@@ -121,6 +126,7 @@ class Arena:
         `patiently`: wait for answers that the server gives only when a time is up.
         """
         pid = self.server.pid
+        self._settle()
         self._neighbour.take()
         time.sleep(before)
         quiet, _ = self._neighbour.take()
@@ -131,7 +137,7 @@ class Arena:
         begun = self._attacker.begin(attack, self.server.host, self.server.port, seconds, patience)
         wait([begun], max(0.0, seconds - _LOOK_SECONDS))
         told = read_metrics(self.server.metrics) or NOTHING
-        wait([begun], _LOOK_SECONDS + patience + _SLACK_SECONDS)
+        closed = self._watch(begun, attack, _LOOK_SECONDS + patience + _SLACK_SECONDS)
         self._neighbour.wait(_ANSWER_SECONDS)
         latencies, failures = self._neighbour.take()
         peak = self._memory.take_peak()
@@ -144,7 +150,7 @@ class Arena:
             seconds=attacked.seconds,
             frames=attacked.frames,
             connections=attacked.connections,
-            answers=attacked.answers,
+            answers=attacked.answers | ({_CLOSED: attack.connections} if closed else {}),
             expected=attack.answer,
             due=due,
             healthy_before=len(quiet),
@@ -159,6 +165,29 @@ class Arena:
             alive=left > 0,
             accounts={name: told.total(name) for name in _ACCOUNTS},
         )
+
+    def _settle(self) -> None:
+        """Wait until the server has done with what earlier attackers left in its sockets: it may be seconds of work."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < end:
+            told = read_metrics(self.server.metrics)
+            if told is not None and told.total(_CONNECTIONS) <= 1:  # the neighbour's
+                return
+            time.sleep(_SETTLE_LOOK_SECONDS)
+
+    def _watch(self, begun: "Future[Attacked]", attack: Attack, seconds: float) -> bool:
+        """Wait for the end of an attack. Whether the server had closed all of its connections by then.
+
+        Who reads nothing does not see that: what was written to it before stands in the way.
+        """
+        closed = False
+        end = time.monotonic() + seconds
+        while not wait([begun], _WATCH_SECONDS).done and time.monotonic() < end:
+            if not attack.reads and not closed:
+                told = read_metrics(self.server.metrics)
+                open_ones = told.total(_CONNECTIONS) if told is not None else inf
+                closed = not begun.done() and open_ones <= 1  # the neighbour's
+        return closed
 
 
 @contextmanager

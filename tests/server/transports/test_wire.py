@@ -425,6 +425,19 @@ async def test_nothing_is_written_while_the_peer_does_not_read() -> None:
     hub.end()
 
 
+async def test_what_was_not_fetched_goes_with_the_connection() -> None:
+    """At once: a connection is a circle, and the collector looks at objects and not at how large they are."""
+    hub = Hub({ECHO: Unary(echo)}, TransportSettings(), WireLimits())
+    driver, transport = Driver(hub), Recorder()
+    driver.connection_made(transport)
+    driver.pause_writing()
+    driver.data_received(await requests(5, ECHO))
+    assert driver.http2.output
+    driver.connection_lost(None)
+    assert driver.http2.output == []
+    hub.end()
+
+
 # ── times ─────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -124,6 +124,8 @@ class Driver(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._marked = True
         self.http2.lost()
+        # Nobody fetches it any more, and the connection and this object go with the collector only, which comes seldom.
+        self.http2.output.clear()
         self._later.clear()
         self._resting.clear()
         for _, _, handle in self._early.values():
