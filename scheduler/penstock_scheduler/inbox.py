@@ -5,8 +5,6 @@ is told at which tag of its tenant its turn comes. That is the same order of ser
 for less, as long as nobody has waited so long that its level has risen.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic
 
 from penstock_scheduler.tenants import Account, Shares
@@ -39,7 +37,7 @@ class Inbox(Place, Generic[T]):
         self._dead += 1
         if self._accounts:
             self._bury()
-            self._leave()
+            self.let_go()
 
     def join(self) -> None:
         """Let everybody in it join those who share, now."""
@@ -76,7 +74,7 @@ class Inbox(Place, Generic[T]):
             count += 1
             shares.serve(accounts[ticket.tenant], rows)
         taken, self.tickets = tickets[:count], tickets[count:]
-        self._leave()
+        self.let_go()
         return taken
 
     def _by_turns(self) -> list[T]:
@@ -93,20 +91,18 @@ class Inbox(Place, Generic[T]):
         turns.sort()
         return [turn[4] for turn in turns]
 
-    @contextmanager
-    def handed_over(self) -> Iterator[list[T]]:
-        """Everything in it, to be given to flows. Who has joined stays joined until those have."""
+    def hand_over(self) -> list[T]:
+        """Take out everything, to be given to flows. Who has joined stays joined until `let_go`: those join first."""
         self._bury()
         tickets, self.tickets = self.tickets, []
-        yield tickets
-        self._leave()
+        return tickets
 
     def drain(self) -> list[T]:
         """Take out everything. Nobody is charged, since all that share leave: those who come next start level again."""
         self._bury()
         tickets, self.tickets = self.tickets, []
         if self._accounts:
-            self._leave()
+            self.let_go()
         return tickets
 
     def clear(self) -> None:
@@ -125,7 +121,7 @@ class Inbox(Place, Generic[T]):
         self._shares.joins(account)
         return account
 
-    def _leave(self) -> None:
+    def let_go(self) -> None:
         """Who has nothing here any more shares no more."""
         accounts = self._accounts
         waiting = {ticket.tenant for ticket in self.tickets}

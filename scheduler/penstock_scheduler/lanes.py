@@ -109,9 +109,9 @@ class Tier(Generic[T]):
     def _sort_in(self) -> None:
         """Give the tickets of the inbox to their flows."""
         if self.inbox.tickets:
-            with self.inbox.handed_over() as tickets:
-                for ticket in tickets:
-                    self._flow(ticket).add(ticket)
+            for ticket in self.inbox.hand_over():
+                self._flow(ticket).add(ticket)
+            self.inbox.let_go()
 
     def _flow(self, ticket: T) -> Flow[T]:
         """Where a ticket is to be queued."""

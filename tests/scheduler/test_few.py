@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 patience = st.just(inf) | st.just(inf) | eighths.map(lambda wait: wait + 0.125)
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("submit"), st.lists(st.tuples(requests, patience), min_size=1, max_size=6)),
+        st.tuples(st.just("submit"), st.lists(st.tuples(requests, patience), min_size=1, max_size=10)),
         st.tuples(st.just("poll"), eighths),
         st.tuples(st.just("finish"), st.integers(0, 9)),
         st.tuples(st.just("cancel"), st.integers(0, 99)),

@@ -52,6 +52,17 @@ def test_tenants_share_by_weight_however_much_they_send(policy: PolicyName) -> N
 
 
 @BOTH
+@pytest.mark.parametrize("others", [0, 40])
+def test_tenants_take_turns_within_a_batch(policy: PolicyName, others: int) -> None:
+    """Who has had a row in it waits until the others have had theirs, among few or many."""
+    story = Story(Settings(policy=policy, max_batch_rows=4))
+    story.submit(*["x"] * 4, tenant="x")
+    story.submit("y", tenant="y")
+    story.submit("z", *["other"] * others, tenant="z")
+    assert story.poll() == ["x y z x"]
+
+
+@BOTH
 def test_a_tenant_that_comes_back_has_not_saved_up(policy: PolicyName) -> None:
     """It starts level with those who were served in the meantime, and not with all that it did not use."""
     story = Story(Settings(policy=policy, max_batch_rows=2))
@@ -215,13 +226,14 @@ def test_a_request_that_does_not_fit_closes_its_class_but_not_the_batch(policy: 
 
 
 @BOTH
-def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(policy: PolicyName) -> None:
-    """A lower level is no way past it either."""
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(policy: PolicyName, others: int) -> None:
+    """A lower level is no way past it either, among few or many."""
     story = Story(Settings(policy=policy, max_batch_rows=4, levels=2))
     story.submit("i1", rows=3, level=1)
     story.submit("i2", rows=2, level=1)
-    story.submit("i3", rows=1, level=2)
-    assert story.all_batches() == ["i1", "i2 i3"]
+    story.submit("i3", *["other"] * others, rows=1, level=2)
+    assert story.all_batches()[:2] == ["i1", "i2 i3 other" if others else "i2 i3"]
 
 
 @BOTH
