@@ -13,6 +13,7 @@ from penstock_bench.commands.profile import profile
 from penstock_bench.commands.report import report
 from penstock_bench.output import complain
 from penstock_bench.peers.command import peers
+from penstock_bench.streams.command import streams
 
 app = typer.Typer(
     name="bench",
@@ -27,6 +28,7 @@ app.command()(load)
 app.command()(report)
 app.command()(profile)
 app.command()(peers)
+app.command()(streams)
 
 
 @app.callback()

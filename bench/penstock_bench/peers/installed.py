@@ -61,11 +61,15 @@ class InstalledPeer(ABC):
             path = {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin"}
             process.start(command, {**path, **told, **self.variables(process.scratch, port)})
             running = RunningPeer(HOST, port, process.pids, self.remark, self.bodies)
-            wait_until_ready(running, model, self.ready_seconds, process.check_alive)
+            self._wait(running, model, process)
         except BaseException:
             self.stop()
             raise
         return running
+
+    def _wait(self, running: RunningPeer, model: BenchModel, process: ServerProcess) -> None:
+        """Until it answers. Raises PeerFailed."""
+        wait_until_ready(running, model, self.ready_seconds, process.check_alive)
 
     def stop(self) -> None:
         process, self._process = self._process, None

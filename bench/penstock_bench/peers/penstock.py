@@ -13,7 +13,9 @@ from penstock_bench.peers.models import BenchModel
 from penstock_bench.peers.process import HOST, ServerProcess, free_port
 
 PREFIX = "penstock-"
-_READY_SECONDS = 30.0
+READY_SECONDS = 30.0
+ONE_THREAD = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
+"""Of a model's configuration."""
 _HELP_SECONDS = 60.0
 _MAIN = "from penstock_server.cli.main import main; main()"
 _TRANSPORTS = re.compile(r"--transport\s+<([\w|]+)>")
@@ -70,19 +72,25 @@ class Penstock:
             port = free_port()
             folder = process.scratch / "repository" / model.name
             (folder / "1").mkdir(parents=True)
-            threads = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
-            (folder / "config.pbtxt").write_text(model.config("onnxruntime", threads))
+            (folder / "config.pbtxt").write_text(self._config(model))
             # A copy, since a repository refuses links that lead out of it.
             (folder / "1" / "model.onnx").write_bytes(model.path.read_bytes())
             options = ["--host", HOST, "--grpc-port", str(port), "--no-metrics", "--transport", self._transport]
             command = [*_command(), "serve", str(folder.parent), *options, "--drain-seconds", "1"]
             process.start(command, _path())
             running = RunningPeer(HOST, port, process.pids, self.remark)
-            wait_until_ready(running, model, _READY_SECONDS, process.check_alive)
+            self._wait(running, model, process)
         except BaseException:
             self.stop()
             raise
         return running
+
+    def _config(self, model: BenchModel) -> str:
+        return model.config("onnxruntime", ONE_THREAD)
+
+    def _wait(self, running: RunningPeer, model: BenchModel, process: ServerProcess) -> None:
+        """Until it answers. Raises PeerFailed."""
+        wait_until_ready(running, model, READY_SECONDS, process.check_alive)
 
     def stop(self) -> None:
         process, self._process = self._process, None
