@@ -7,6 +7,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?=
+ABUSE_SECONDS ?= 5
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # The targets share one .venv and two cores: running them side by side would only confuse them.
 .NOTPARALLEL:
 
-.PHONY: help demo test lint types proto proto-check format bench bench-peers fuzz interop wheel-check clean
+.PHONY: help demo test lint types proto proto-check format bench bench-peers abuse memory fuzz interop wheel-check clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +60,14 @@ bench: $(TOOLS) ## measure this Penstock shortly: three models, three loads, a m
 bench-peers: $(TOOLS) ## measure it beside Triton, mosec and KServe, which are installed for it (BENCH_ARGS=--all: and more)
 	@mkdir -p build/bench-peers
 	@$(BIN)/penstock bench peers --results build/bench-peers --resume $(BENCH_ARGS)
+
+abuse: $(TOOLS) ## attack a server in every known way, beside a healthy client (ABUSE_SECONDS=5 each; some 8 minutes)
+	@mkdir -p build/abuse
+	@$(BIN)/penstock bench abuse --seconds $(ABUSE_SECONDS)s --results build/abuse
+
+memory: $(TOOLS) ## what 10,000 idle streams take, and 200 half-sent messages of 16 MiB (into build/memory)
+	@mkdir -p build/memory
+	@$(BIN)/penstock bench abuse --memory --results build/memory
 
 fuzz: $(TOOLS) ## send the HTTP/2 connection nonsense, guided by its coverage (FUZZ_SECONDS=60)
 	@$(INSTALL) --group fuzz

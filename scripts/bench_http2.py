@@ -10,9 +10,10 @@ rounds and counts everything from `receive` to `take_output` and the join of wha
 import argparse
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from penstock_server.http2.connection import Connection, ConnectionSettings
+from penstock_server.http2.connection import Request as WholeRequest
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.fields import Headers
 from penstock_server.http2.flow import Buffer
@@ -37,16 +38,20 @@ class Answering:
         self.respond = self.connection.respond
         self.answered = 0
 
-    def on_request(self, stream: Stream, head: Headers, varying: bytes | None, data: bytes) -> None:
-        self.answered += 1
-        self.respond(stream, HEAD, (MESSAGE,), TRAILERS)
+    def on_requests(self, requests: Sequence[WholeRequest[Headers]]) -> None:
+        for stream, _, _, _ in requests:
+            self.answered += 1
+            self.respond(stream, HEAD, (MESSAGE,), TRAILERS)
 
     def on_headers(self, stream: Stream, head: Headers, varying: bytes | None, end_stream: bool) -> None: ...
 
     def on_data(self, stream: Stream, data: Buffer, end_stream: bool) -> None:
         self.connection.consumed(stream, len(data))
         if end_stream:
-            self.on_request(stream, [], None, b"")
+            self.on_requests([(stream, [], None, b"")])
+
+    def on_pieces(self, stream: Stream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        self.on_data(stream, b"".join(pieces), end_stream)
 
     def on_trailers(self, stream: Stream, headers: Headers) -> None: ...
 

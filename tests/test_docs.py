@@ -36,6 +36,7 @@ COMMANDS = (
     "bench peers",
     "bench report",
     "bench profile",
+    "bench abuse",
     "demo",
     "version",
 )
@@ -121,7 +122,7 @@ def test_options_in_prose_exist(page: Path, options: dict[str, set[str]]) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "check", "infer", "simulate", "bench load", "bench peers", "bench report", "bench profile"]
+    "command", ["serve", "check", "infer", "simulate", "bench load", "bench peers", "bench report", "bench profile", "bench abuse"]
 )
 def test_the_reference_lists_every_option(command: str, options: dict[str, set[str]]) -> None:
     """The table of a command has all its options and no others."""

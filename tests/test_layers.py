@@ -165,11 +165,13 @@ def _is_in(name: str, parent: str) -> bool:
 
 
 def _modules() -> dict[str, Path]:
-    """Every module of the packages by its dotted name."""
+    """Every module of the packages by its dotted name. A served model's program, `.../1/model.py`, is none of them."""
     found: dict[str, Path] = {}
     for package, folder in FOLDERS.items():
         for path in sorted((REPOSITORY / folder / package).rglob("*.py")):
             parts = path.relative_to(REPOSITORY / folder).with_suffix("").parts
+            if not all(part.isidentifier() for part in parts):
+                continue
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import typer
 
+from penstock_bench.abuse.command import abuse
 from penstock_bench.commands.load import load
 from penstock_bench.commands.profile import profile
 from penstock_bench.commands.report import report
@@ -29,6 +30,7 @@ app.command()(report)
 app.command()(profile)
 app.command()(peers)
 app.command()(streams)
+app.command()(abuse)
 
 
 @app.callback()

@@ -75,6 +75,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """Mean rows of an execution, by the server's statistics."""
     queue_time: float | None = None
     """Mean, by the server's statistics."""
+    hit_rates: dict[str, float] = {}
+    """By cache of the server: the part of its look-ups that were hits, by its metrics."""
     spread: float | None = None
     """(largest - smallest) / median throughput of the repetitions that this point is the median of."""
     repetitions: int = 1

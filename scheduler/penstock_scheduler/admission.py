@@ -66,13 +66,15 @@ class Admission(Generic[T]):
             room_bytes = min(room_bytes, shared.max_bytes - shared.nbytes)
         had_rows, had_bytes = room_rows, room_bytes
         # Everything that the loop uses is local: it is run for each request.
-        add, plan, cost, table = self._policy.add, self._deadlines.add, self._cost.of, self._cost.table
+        add, cost, table = self._policy.door(), self._cost.of, self._cost.table
         sizes = len(table)
         soonest = self._policy.soonest(now)  # minus infinity: nothing is hopeless
         timeout_counts = self._timeout_is_deadline
         max_rows, slo, tenants = self._max_rows, self._settings.slo, self._tenants
         far_due = now + self._patience
-        counted, patience, sequence = 0, inf, self._sequence
+        bulk, sequence = 0, self._sequence
+        timed: list[T] = []
+        first, earliest = None, inf
         for ticket in tickets:
             rows, deadline = ticket.rows, ticket.deadline
             if ticket.timeout and timeout_counts:
@@ -106,16 +108,20 @@ class Admission(Generic[T]):
             room_bytes -= ticket.nbytes
             if is_timed:
                 ticket.deadline = deadline
-                plan(ticket)
-                patience = deadline - now
-            if ticket.traffic is not _BULK:
-                counted += rows
+                timed.append(ticket)
+                if deadline < earliest:
+                    first, earliest = ticket, deadline
+            if ticket.traffic is _BULK:
+                bulk += rows
         self._counters.admitted += sequence - self._sequence
         self._sequence = sequence
+        new_rows = had_rows - room_rows
         for bounds in self._bounds:
-            bounds.take(had_rows - room_rows, had_bytes - room_bytes)
-        if counted:
-            self._policy.arrived(counted, patience, now)
+            bounds.take(new_rows, had_bytes - room_bytes)
+        if first is not None:
+            self._deadlines.add(timed, first)
+        if new_rows > bulk:
+            self._policy.arrived(new_rows - bulk, timed[-1].deadline - now if timed else inf, now)
         return refused
 
     def _refused(self, ticket: T, reason: Reason, new_rows: int) -> Refused[T]:

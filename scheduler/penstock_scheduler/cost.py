@@ -44,14 +44,14 @@ class _Window:
         self.level = 0.0
         """The percentile that the table was made with."""
 
-    def add(self, seconds: float) -> None:
-        self._recent.append(seconds)
-        insort(self._ordered, seconds)
-        if len(self._recent) > _WINDOW:
-            del self._ordered[bisect_left(self._ordered, self._recent.popleft())]
-
-    def p95(self) -> float:
-        return p95(self._ordered)
+    def add(self, seconds: float) -> float:
+        """Take it in. The percentile, as of now."""
+        recent, ordered = self._recent, self._ordered
+        recent.append(seconds)
+        insort(ordered, seconds)
+        if len(recent) > _WINDOW:
+            del ordered[bisect_left(ordered, recent.popleft())]
+        return p95(ordered)
 
     def longest(self) -> float:
         return self._ordered[-1] if self._ordered else 0.0
@@ -96,13 +96,12 @@ class CostModel:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Take in what a batch of `rows` took."""
-        size = self._sizes[min(rows, self._max_rows)]
+        size = self._sizes[rows if rows < self._max_rows else self._max_rows]
         window = self._windows.get(size)
         is_doubted = self._trust < 1
         if window is None or is_doubted:
             window = self._windows[size] = _Window()
-        window.add(seconds)
-        level = window.p95()
+        level = window.add(seconds)
         if is_doubted:
             self._trust = 1.0
             self._replies, self.margin = _Window(), 0.0  # its own reply will tell

@@ -36,7 +36,7 @@ from penstock_scheduler.policies.fixed import Fixed
 from penstock_scheduler.running import Running
 from penstock_scheduler.settings import PolicyName, Settings, settings_problems
 from penstock_scheduler.statistics import Counters, Statistics
-from penstock_scheduler.values import Batch, Drop, Effect, Reason, Refused, Release, Start, State, T
+from penstock_scheduler.values import Batch, Drop, Effect, Reason, Refused, Release, Share, Start, State, T
 
 if TYPE_CHECKING:
     from penstock_scheduler.device import Device
@@ -91,7 +91,7 @@ class Scheduler(Generic[T]):
 
     def submit_many(self, tickets: Sequence[T], now: float) -> Sequence[Refused[T]]:
         """Admit the requests of one read. Those that were refused, with the reasons."""
-        self._told(now)
+        self._now, self._is_settled = now, False
         refused = self._admission.admit(tickets, now)
         self._queued += len(tickets) - len(refused)
         if refused and self.is_idle and any(each.reason is Reason.HOPELESS for each in refused):
@@ -155,7 +155,7 @@ class Scheduler(Generic[T]):
         `cost` is how many seconds it took, for the cost model; None if that says nothing about others like it.
         """
         self._running.remove(batch)
-        self._told(now)
+        self._now, self._is_settled = now, False
         if cost is not None and batch.rows:
             self.cost.observe(batch.padded_rows, cost)
         if batch.shares is not None:
@@ -180,7 +180,7 @@ class Scheduler(Generic[T]):
         if self._device is not None:
             raise RuntimeError("this model shares a device: poll the device")
         self.keep(now)
-        while self.start_one(now) is not None:
+        while self._running.free > 0 and self.start_one(now) is not None:
             pass
         return self.take_effects()
 
@@ -191,7 +191,7 @@ class Scheduler(Generic[T]):
         """
         if not self._is_settled:
             return self._now
-        wakeup = min(self._deadlines.earliest(), self._policy.next_timeout())
+        wakeup = min(self._deadlines.bound, self._policy.next_timeout())
         if may_start and self._running.free > 0 and self._queued:
             wakeup = min(wakeup, self._policy.wakeup())
         return None if wakeup == inf else wakeup
@@ -232,8 +232,9 @@ class Scheduler(Generic[T]):
 
     def keep(self, now: float) -> None:
         """Drop what has expired, and do what a policy does at any time."""
-        self._told(now)
-        while (ticket := self._deadlines.head()) is not None and ticket.deadline <= now:
+        self._now, self._is_settled = now, False
+        deadlines = self._deadlines
+        while deadlines.bound <= now and (ticket := deadlines.head()) is not None and ticket.deadline <= now:
             self._drop(ticket, Reason.EXPIRED)
         self._policy.keep(now, self._running.free, self._drop)
 
@@ -274,19 +275,15 @@ class Scheduler(Generic[T]):
             case PolicyName.DEADLINE:
                 return Deadline(settings, self.cost, self._running, self._deadlines)
 
-    def _told(self, now: float) -> None:
-        self._now = now
-        self._is_settled = False
-
     def _start(self, batch: Batch[T], now: float) -> None:
         state = self._started
-        gone = nbytes = 0
-        for ticket in batch.tickets:
-            if not ticket.remaining:
-                ticket.state = state
-                gone += 1
-                nbytes += ticket.nbytes
-        self._queued -= gone
+        whole = batch.tickets if batch.shares is None else _that_leave(batch.tickets, batch.shares)
+        nbytes = 0
+        for ticket in whole:
+            ticket.state = state
+            ticket.remaining = 0
+            nbytes += ticket.nbytes
+        self._queued -= len(whole)
         for bounds in self._bounds:
             bounds.give_back(batch.rows, nbytes)
         self._deadlines.compact(self._queued)
@@ -324,3 +321,12 @@ class Scheduler(Generic[T]):
             ticket.unfinished -= ticket.rows if share is None else share.rows
             if not ticket.unfinished and ticket.state is not State.GONE:
                 ticket.state = State.DONE
+
+
+def _that_leave(tickets: Sequence[T], shares: Sequence[Share | None]) -> list[T]:
+    """Those of which nothing is left in the queue."""
+    return [
+        ticket
+        for ticket, share in zip(tickets, shares, strict=True)
+        if share is None or share.start + share.rows == ticket.rows
+    ]

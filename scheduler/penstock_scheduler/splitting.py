@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Generic
 
-from penstock_scheduler.lanes import Flow, Lane, Tier
+from penstock_scheduler.flows import Flow
+from penstock_scheduler.inbox import Inbox
+from penstock_scheduler.lanes import Lane, Tier
 from penstock_scheduler.values import Batch, FireReason, Reason, Share, T
 
 _DEADLINE = attrgetter("deadline")
@@ -74,6 +76,10 @@ class Filling(Generic[T]):
 
     def _take_some(self, tier: Tier[T], now: float, *, is_alone: bool) -> None:
         """Take what fits of a class; a single flow, if it is all there is in the lane, as a run."""
+        if self._fits(self._room) and (inbox := tier.few(now)) is not None:  # nobody will be late
+            self._take_few(tier, inbox)
+            if not self._room or not inbox.tickets or inbox.tickets[0].rows <= self._max_rows:
+                return
         room = self._room
         ranked = tier.ranked(now)
         if is_alone and len(ranked) == 1 and ranked[0][4].band.is_one_flow():
@@ -81,6 +87,17 @@ class Filling(Generic[T]):
         else:
             tier.serve(ranked, self._take_one, now)
         tier.count_out(room - self._room)
+
+    def _take_few(self, tier: Tier[T], inbox: Inbox[T]) -> None:
+        """Take what fits of a class with few tickets; none of them needs to be split, and none is late."""
+        tickets = inbox.take(self._room)
+        self._tickets += tickets
+        if self._shares is not None:
+            self._shares += [None] * len(tickets)
+        rows = sum([ticket.remaining for ticket in tickets])
+        self._room -= rows
+        tier.count_out(rows)
+        self._stopped = True
 
     def _fits(self, rows: int) -> bool:
         """Whether so many rows of anybody's may be added."""
@@ -92,7 +109,7 @@ class Filling(Generic[T]):
         had = flow.band.rows
         tickets, table, max_rows = self._tickets, self._table, self._max_rows
         start, tight, room = self._start, self._tight, self._room
-        whole = 0
+        whole = last = 0
         while whole < most:
             ticket = flow.head
             if ticket is None:
@@ -119,6 +136,7 @@ class Filling(Generic[T]):
             elif self._shares is not None:
                 self._shares.append(None)
             tickets.append(ticket)
+            last = rows
             room -= rows
             ticket.remaining -= rows
             if ticket.remaining:
@@ -128,7 +146,7 @@ class Filling(Generic[T]):
         taken = self._room - room
         self._tight, self._room = tight, room
         if taken:
-            flow.serve(whole, taken)
+            flow.serve(whole, taken, last)
         return flow.band.rows < had
 
     def _take_all(self, tier: Tier[T]) -> None:
@@ -144,7 +162,6 @@ class Filling(Generic[T]):
         for index, ticket in enumerate(tickets, had):
             if ticket.rows > self._max_rows:
                 self._all_shares()[index] = Share(ticket.rows - ticket.remaining, ticket.remaining)
-            ticket.remaining = 0
 
     def _take_one(self, flow: Flow[T]) -> bool:
         """The same as take(flow, 1), faster for what is whole, fits, and is in time. False if that filled it."""
@@ -163,9 +180,7 @@ class Filling(Generic[T]):
             self._shares.append(None)
         self._tickets.append(ticket)
         self._room = room
-        ticket.remaining = 0
-        flow.advance()
-        flow.serve(1, rows)
+        flow.take()
         return room > 0
 
     def batch(self, lane: Lane[T], reason: FireReason) -> Batch[T] | None:

@@ -69,11 +69,14 @@ class Shares:
             if not self.busy:
                 self.now = self._latest  # nobody is owed anything: all start level again
 
-    def serve(self, account: Account, rows: int) -> None:
-        """Charge an account for rows that go into a batch."""
-        if self.now < account.tag:
-            self.now = account.tag
-        account.tag += rows / account.weight
+    def serve(self, account: Account, rows: int, last: int = 0) -> None:
+        """Charge an account for rows that go into a batch; of several requests, with the rows of the `last`."""
+        tag = account.tag
+        account.tag = tag + rows / account.weight
+        if last:
+            tag = account.tag - last / account.weight
+        if self.now < tag:
+            self.now = tag
 
     def _close_idle(self) -> None:
         """Forget those who have nothing queued and owe nothing."""

@@ -35,7 +35,7 @@ class Connect(Protocol):
         target: str,
         *,
         tls: Tls | None = None,
-        timeout: float | None = 20.0,
+        timeout: float | None = 60.0,
         retries: RetryPolicy = ...,
         metadata: Metadata | None = None,
     ) -> AsyncClient: ...
@@ -45,7 +45,7 @@ class Connect(Protocol):
 async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     clients: list[AsyncClient] = []
 
-    def connect(target: str, *, timeout: float | None = 20.0, **settings: Any) -> AsyncClient:
+    def connect(target: str, *, timeout: float | None = 60.0, **settings: Any) -> AsyncClient:
         if request.param == "sync":
             client = cast(AsyncClient, Threaded(Client(target, timeout=timeout, **settings)))
         else:

@@ -265,37 +265,40 @@ class TestRetries:
 class TestDeadlines:
     async def test_the_timeout_is_the_deadline(self, client: AsyncClient, echo: Echo) -> None:
         """The server is told how long the client waits, and the client waits no longer."""
-        with pytest.raises(InferenceError) as caught:
-            await client.infer("hang", {"x": X}, timeout=0.3)
-        assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
+        timeout = 0.1
+        while not echo.tries:  # until one came as far as the server
+            timeout *= 3
+            with pytest.raises(InferenceError) as caught:
+                await client.infer("hang", {"x": X}, timeout=timeout)
+            assert caught.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
         remaining = echo.tries[0].remaining
         assert remaining is not None
-        assert remaining < 0.35  # gRPC rounds up
+        assert remaining < 1.1 * timeout  # gRPC rounds up
 
     async def test_tries_share_the_deadline(self, client: AsyncClient, echo: Echo) -> None:
         """The second try has what the first and the wait have left."""
-        echo.failures.append(Failure(EXHAUSTED, trailers=pushback("200")))
-        await client.infer("m", {"x": X}, timeout=2)
+        echo.failures.append(Failure(EXHAUSTED, trailers=pushback("600")))
+        await client.infer("m", {"x": X}, timeout=8)
         first, second = (one.remaining for one in echo.tries)
         assert first is not None
         assert second is not None
         # gRPC sends a timeout it has sent before if that is longer by less than three parts in a hundred.
-        assert second <= first - 0.1
+        assert second <= first - 0.3
 
     async def test_no_wait_beyond_the_deadline(self, client: AsyncClient, echo: Echo) -> None:
         """If the wait would pass the deadline, the failure at hand is raised at once."""
-        echo.failures.append(Failure(EXHAUSTED, trailers=pushback("30000")))
+        echo.failures.append(Failure(EXHAUSTED, trailers=pushback("3000000")))
         start = time.monotonic()
         with pytest.raises(InferenceError, match="RESOURCE_EXHAUSTED"):
-            await client.infer("m", {"x": X}, timeout=20)
-        assert time.monotonic() - start < 15
+            await client.infer("m", {"x": X}, timeout=2000)
+        assert time.monotonic() - start < 1000
 
     async def test_a_point_in_time_is_a_timeout_too(self, client: AsyncClient, echo: Echo) -> None:
         """A `Deadline` does not begin anew with each call: what is left counts, and once it passed nothing is sent."""
         await client.infer("m", {"x": X}, timeout=Deadline(time.monotonic() + 5))
         remaining = echo.tries[0].remaining
         assert remaining is not None
-        assert remaining < 5.2  # and not the client's own 20
+        assert remaining < 5.2  # and not the client's own 60
         with pytest.raises(InferenceError, match="DEADLINE_EXCEEDED"):
             await client.infer("m", {"x": X}, timeout=Deadline(time.monotonic()))
         assert len(echo.tries) == 1

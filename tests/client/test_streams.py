@@ -73,11 +73,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def answers(kind: str, target: str, requests: Iterable[StreamRequest]) -> list[StreamAnswer]:
     """All that comes back, whichever client asks."""
     if kind == "async":
-        async with AsyncClient(target, timeout=20.0) as client:
+        async with AsyncClient(target, timeout=60.0) as client:
             return [answer async for answer in client.stream(requests)]
 
     def blocking() -> list[StreamAnswer]:
-        with Client(target, timeout=20.0) as client:
+        with Client(target, timeout=60.0) as client:
             return list(client.stream(requests))
 
     return await asyncio.to_thread(blocking)
@@ -147,12 +147,12 @@ async def test_one_request_can_be_cancelled(target: str) -> None:
 
     def requests() -> Iterator[StreamRequest]:
         yield StreamRequest("count", {"X": [1 << 30]}, request_id="a")
-        go.wait(20)
+        go.wait(60)
         yield StreamRequest.cancel("a")
 
     def blocking() -> list[StreamAnswer]:
         found: list[StreamAnswer] = []
-        with Client(target, timeout=20.0) as client:
+        with Client(target, timeout=60.0) as client:
             for answer in client.stream(requests()):
                 found.append(answer)
                 go.set()
@@ -173,7 +173,7 @@ async def test_requests_may_depend_on_answers(target: str) -> None:
             yield StreamRequest("double", {"X": [await known.get()]})
 
     values: list[int] = []
-    async with AsyncClient(target, timeout=20.0) as client:
+    async with AsyncClient(target, timeout=60.0) as client:
         async for answer in client.stream(requests()):
             values.append(value(answer))
             known.put_nowait(values[-1])
@@ -194,7 +194,7 @@ async def test_streams_do_not_see_each_others_states(target: str) -> None:
         asked = (StreamRequest("add", {"X": [[factor * n]]}) for n in range(10))
         return [int(answer.result()["Y"][0, 0]) async for answer in client.stream(asked)]
 
-    async with AsyncClient(target, timeout=20.0) as client:
+    async with AsyncClient(target, timeout=60.0) as client:
         every = await asyncio.gather(*(one(client, factor) for factor in range(50)))
     assert every == [[factor * n * (n + 1) // 2 for n in range(10)] for factor in range(50)]
 
@@ -207,14 +207,14 @@ async def test_the_sequence_of_an_open_stream_is_never_idle_for_too_long(target:
         await asyncio.sleep(0.02)
         yield StreamRequest("add", {"X": [[2]]})
 
-    async with AsyncClient(target, timeout=20.0) as client:
+    async with AsyncClient(target, timeout=60.0) as client:
         values = [int(answer.result()["Y"][0, 0]) async for answer in client.stream(requests())]
     assert values == [1, 3]
 
 
 async def test_who_stops_taking_answers_has_cancelled_the_rest(target: str) -> None:
     """The model is not left counting for nobody: the client can be closed and another one served."""
-    async with AsyncClient(target, timeout=20.0) as client:
+    async with AsyncClient(target, timeout=60.0) as client:
         stream = client.stream([StreamRequest("count", {"X": [1 << 30]})])
         async for answer in stream:
             assert value(answer) == 0

@@ -20,7 +20,7 @@ from penstock_server.app.settings import Compat, ServerSettings, TransportName
 from penstock_server.transports.base import TransportSettings
 from tests.golden.cases import Reply
 
-_CALL_SECONDS = 30.0
+_CALL_SECONDS = 60.0
 _Method: TypeAlias = "grpc.StreamStreamMultiCallable[bytes, bytes]"
 
 

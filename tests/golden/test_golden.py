@@ -5,6 +5,7 @@ instead, and holds both ways: the reason is stale as soon as the answers agree.
 """
 
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,10 @@ LATER = {
 
 PAUSES = {"sequence/idle-too-long": (2.1,)}
 """Seconds before the second step that the file does not tell: the model's sequences end after two of silence."""
+
+TIMED = ("decoupled/overtakes-unary-in-front", "decoupled/overtaken-by-unary-behind")
+"""What comes first is for a model's sleep of half a second to decide: asked again if this machine slept for longer."""
+TRIES = 5
 
 ALL = load_cases()
 CASES = [case for case in ALL if case.group in HELD]
@@ -66,6 +71,14 @@ def test_answers_alike_whatever_the_backend(case: Case, triton_onnx: Call) -> No
 
 
 def _hold(case: Case, call: Call) -> None:
+    for _ in range(TRIES - 1 if case.id in TIMED else 0):
+        with suppress(AssertionError):
+            _hold_once(case, call)
+            return
+    _hold_once(case, call)
+
+
+def _hold_once(case: Case, call: Call) -> None:
     differences = DIFFERENCES.get(case.id, {})
     for index, step in enumerate(case.steps):
         messages = step.messages
@@ -86,6 +99,7 @@ def _hold(case: Case, call: Call) -> None:
 def test_every_difference_is_of_a_held_case() -> None:
     """A difference that names no case, or a step that is not there, would never be looked at."""
     cases = {case.id: case for case in CASES}
+    assert cases.keys() >= {*PAUSES, *TIMED}
     for name, steps in DIFFERENCES.items():
         assert name in cases
         for index in steps:

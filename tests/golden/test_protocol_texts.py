@@ -90,7 +90,7 @@ def test_the_response_names_the_version_that_ran(either: Call) -> None:
         ("sequence_id", Parameter(string_param=""), "correlation_id", ""),
         ("sequence_id", Parameter(string_param="x" * 128), "correlation_id", "x" * 128),
         ("sequence_id", Parameter(int64_param=-(1 << 63)), "correlation_id", 1 << 63),
-        ("timeout", Parameter(int64_param=5000), "timeout", 5000),
+        ("timeout", Parameter(int64_param=3_600_000_000), "timeout", 3_600_000_000),
         ("timeout", Parameter(int64_param=-1), "timeout", (1 << 64) - 1),
         ("custom", Parameter(double_param=-0.5), "parameters", {"custom": -0.5}),
         ("custom", Parameter(bool_param=False), "parameters", {"custom": False}),

@@ -247,13 +247,19 @@ async def test_timeout_on_sleeping_server_aio(served: Served, news: News) -> Non
 
     async def requests() -> AsyncIterator[messages.StreamingOutputCallRequest]:
         yield asking(RESPONSES[0], REQUESTS[0])
-        await news.has("over")
+        await over.wait()
 
-    call = services.TestServiceStub(served.channel).FullDuplexCall(requests(), timeout=0.2)
-    with pytest.raises(aio.AioRpcError) as caught:
-        assert [len(response.payload.body) async for response in call] == []
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    over, sizes, timeout = asyncio.Event(), list[int](), 0.2
+    while not sizes:
+        call = services.TestServiceStub(served.channel).FullDuplexCall(requests(), timeout=timeout)
+        with pytest.raises(aio.AioRpcError) as caught:  # noqa: PT012
+            async for response in call:
+                sizes.append(len(response.payload.body))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        timeout *= 3
+    assert sizes == [RESPONSES[0]]
     await news.has("over")
+    over.set()
 
 
 # ── metadata and statuses ─────────────────────────────────────────────────────────────────────────

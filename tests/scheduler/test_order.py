@@ -126,6 +126,40 @@ def test_and_also_if_it_was_ranked_before_it_left() -> None:
     assert story.finish() + story.finish() == ["middle", "late"]
 
 
+def test_a_tenants_first_request_decides_even_if_it_came_last() -> None:
+    """A more urgent one of the same tenant is not noticed only when the turn of the one before it has come."""
+    story = Story(Settings(policy=DEADLINE, max_batch_rows=1, patience=50.0))
+    story.submit("now", tenant="z", deadline=5.0)
+    story.submit("late", tenant="x", deadline=30.0)
+    story.submit("middle", tenant="y", deadline=20.0)
+    story.submit(*["others"] * 20, tenant="y", deadline=40.0)
+    assert story.poll() == ["now"]
+    story.submit("soon", tenant="x", deadline=10.0)
+    assert story.finish() + story.finish() == ["soon", "middle"]
+
+
+def test_a_tenants_first_request_decides_even_if_one_like_it_was_before_it() -> None:
+    """Of two that came in one read the second is not ahead of what came between them."""
+    story = Story(Settings(policy=EAGER, max_batch_rows=1))
+    story.submit("now", tenant="z")
+    first, _, _ = (story.submit(name, tenant=tenant)[0] for name, tenant in (("a", "x"), ("b", "y"), ("c", "x")))
+    story.submit(*["others"] * 20, tenant="y")
+    assert story.poll() == ["now"]
+    assert story.scheduler.cancel(first)
+    assert story.finish() + story.finish() == ["b", "c"]
+
+
+@BOTH
+def test_what_a_tenant_has_had_at_one_level_it_has_had_at_the_next(policy: PolicyName) -> None:
+    """Also within one batch."""
+    story = Story(Settings(policy=policy, max_batch_rows=2, levels=2))
+    story.busy()
+    story.submit("x high", tenant="x", level=1)
+    story.submit(*["x low"] * 20, tenant="x", level=2)
+    story.submit("y low", tenant="y", level=2)
+    assert story.finish() == ["x high y low"]
+
+
 def test_patience_bounds_what_deadlines_may_do() -> None:
     """A request without a deadline is overtaken only by deadlines that are closer than its patience's end."""
     story = Story(Settings(policy=DEADLINE, max_batch_rows=1, patience=2.0))
@@ -207,7 +241,7 @@ def test_many_tenants_of_one_key_are_not_remembered_for_ever(policy: PolicyName)
     """Their lane stays, and forgets them."""
     story = Story(Settings(policy=policy, max_batch_rows=1))
     for number in range(2000):
-        story.submit("r", "r", tenant=f"t{number}")
+        story.submit(*["r"] * 20, tenant=f"t{number}")
         story.all_batches()
     (lane,) = story.scheduler._policy._lanes._lanes.values()  # type: ignore[attr-defined]
     (band,) = lane.tiers[0]._bands.values()

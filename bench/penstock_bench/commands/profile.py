@@ -27,11 +27,11 @@ from penstock_bench.output import err, fail, out
 from penstock_bench.profiling.flame import flame_graph
 from penstock_bench.profiling.results import Hot, Profile, read_profile, write_profile
 from penstock_bench.profiling.sampling import Recording, ThreadTimes, Unwatchable, between, find_py_spy, thread_times
-from penstock_bench.profiling.server import Served, serving
 from penstock_bench.profiling.shares import Shares, attribute, ranges, together
 from penstock_bench.profiling.show import show_profile
 from penstock_bench.profiling.stacks import parse, short
 from penstock_bench.results import Point
+from penstock_bench.server import Served, serving
 
 _REQUESTS, _LOAD, _SERVER, _OUTPUT = "The requests", "The load", "The server", "Output"
 _SPARE_SECONDS = 3.0

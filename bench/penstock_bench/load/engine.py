@@ -134,7 +134,10 @@ class Engine:
         return bool(self._wires)
 
     def run(self, pace: Pace, start: float, tick: Callable[[float], None]) -> float:
-        """Perform the load from this moment on. Returns the moment of its end."""
+        """Perform the load from this moment on. Returns the moment of its end.
+
+        All of a schedule that finds room is sent, so a schedule has to end with the load.
+        """
         self._pace = pace
         self._touched = list(self._wires)
         now = time.monotonic()
@@ -150,6 +153,8 @@ class Engine:
             wait = min(self._pace.next_at(), next_tick, self._ledger.end) - time.monotonic()
             self._pass(wait)
             now = time.monotonic()
+        if self._pace.spread and not self._stopped:
+            self._fill(now)  # what was due until the end counts, however late this process is
         return now
 
     def drain(self, seconds: float) -> None:

@@ -175,14 +175,15 @@ def describe(plan: LoadPlan) -> str:
     """The load in few words: `results.Series.load`, by which series are compared."""
     unit = "streams" if plan.stream else "connections"
     ways = plan.connections * (plan.streams_per_connection if plan.stream else 1)
+    timeouts = "" if plan.timeouts is None or plan.http is not None else ", timeouts"
     match plan.load:
         case ClosedLoop(concurrency=concurrency) if plan.http is not None:
             return f"closed loop, {concurrency} connections x 1"
         case ClosedLoop(concurrency=concurrency):
             each = f"{concurrency / ways:g}" if concurrency % ways else f"{concurrency // ways}"
-            return f"closed loop, {ways} {unit} x {each}"
+            return f"closed loop, {ways} {unit} x {each}{timeouts}"
         case OpenLoop(arrivals=arrivals, rate=rate):
-            return f"open loop, {arrivals}{f', {rate:g}/s' if rate else ''}, {ways} {unit}"
+            return f"open loop, {arrivals}{f', {rate:g}/s' if rate else ''}, {ways} {unit}{timeouts}"
 
 
 def check_plan(plan: LoadPlan) -> None:

@@ -21,6 +21,7 @@ from penstock_bench.load.messages import Signature, inputs_of
 from penstock_bench.load.plan import ClosedLoop, LoadError, LoadPlan, OpenLoop, Progress, check_plan, describe
 from penstock_bench.load.target import Counts, Target
 from penstock_bench.load.worker import Answered, Done, Failed, Order, Ready, Word
+from penstock_bench.metrics import Metrics, hit_rates, read_metrics
 from penstock_bench.results import Point, Series
 
 OnProgress = Callable[[Progress], None]
@@ -37,11 +38,13 @@ _PARTS = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1)
 _MOST_CONCURRENCY = 1024
 
 
-def run_load(plan: LoadPlan, *, watch: Sequence[int] = (), on_progress: OnProgress | None = None) -> Point:
+def run_load(
+    plan: LoadPlan, *, watch: Sequence[int] = (), on_progress: OnProgress | None = None, metrics: str = ""
+) -> Point:
     """Perform a load. Ctrl-C and a server that dies in the middle make a Point that is `partial`.
 
-    `watch` are process ids: their CPU, with that of their children, makes `server_cpu`. Raises LoadError if there is
-    nothing to measure.
+    `watch` are process ids: their CPU, with that of their children, makes `server_cpu`. `metrics` is where a Penstock
+    tells its metrics, which make `hit_rates`. Raises LoadError if there is nothing to measure.
     """
     check_plan(plan)
     if isinstance(plan.load, OpenLoop) and plan.load.trace is not None:
@@ -63,7 +66,7 @@ def run_load(plan: LoadPlan, *, watch: Sequence[int] = (), on_progress: OnProgre
             Order(plan=plan, number=number, signatures=signatures, answers=answers) for number in range(plan.processes)
         ]
         crew = stack.enter_context(_crew(orders))
-        return _point(plan, _perform(plan, crew, target, watch, on_progress), remarks)
+        return _point(plan, _perform(plan, crew, target, watch, on_progress, metrics), remarks)
 
 
 def run_repeatedly(
@@ -304,23 +307,35 @@ class _Raw:
     counts: Counts | None
     server_cpu: float | None
     """CPU seconds a second."""
+    hit_rates: dict[str, float]
 
 
 def _perform(
-    plan: LoadPlan, crew: _Crew, target: Target | None, watch: Sequence[int], on_progress: OnProgress | None
+    plan: LoadPlan,
+    crew: _Crew,
+    target: Target | None,
+    watch: Sequence[int],
+    on_progress: OnProgress | None,
+    metrics: str,
 ) -> _Raw:
     start = time.monotonic() + _LEAD
     begin, end = start + plan.warmup, start + plan.warmup + plan.seconds
     crew.tell(f"go {start!r}\n")
     counts: list[Counts | None] = []
     cpus: list[tuple[float, float]] = []
+    told: list[Metrics | None] = []
+
+    def look() -> None:
+        cpus.append((time.monotonic(), cpu_of(watch)))
+        counts.append(None if target is None else target.counts())
+        told.append(read_metrics(metrics) if metrics else None)
+
     stopping = False
     while not crew.done:
         try:
             now = time.monotonic()
             if (now >= begin and not cpus) or (now >= end and len(cpus) == 1):
-                cpus.append((time.monotonic(), cpu_of(watch)))
-                counts.append(None if target is None else target.counts())
+                look()
             if on_progress is not None:
                 good = sum(worker.answered.good for worker in crew.workers)
                 failed = sum(worker.answered.failed for worker in crew.workers)
@@ -333,14 +348,15 @@ def _perform(
             stopping = True
             crew.tell("stop\n")
     if len(cpus) == 1:  # it ended early
-        cpus.append((time.monotonic(), cpu_of(watch)))
-        counts.append(None if target is None else target.counts())
+        look()
     cpu = (cpus[1][1] - cpus[0][1]) / (cpus[1][0] - cpus[0][0]) if len(cpus) == 2 else 0.0
     before, after = counts if len(counts) == 2 else (None, None)
+    first, last = told if len(told) == 2 else (None, None)
     return _Raw(
         [worker.done for worker in crew.workers if worker.done is not None],
         after.since(before) if before is not None and after is not None else None,
         cpu if watch and cpu > 0 else None,
+        hit_rates(first, last) if first is not None and last is not None else {},
     )
 
 
@@ -395,6 +411,7 @@ def _point(plan: LoadPlan, raw: _Raw, remarks: Sequence[str]) -> Point:
         server_cpu=per_answer,
         batch_rows=raw.counts.batch_rows if raw.counts is not None else None,
         queue_time=raw.counts.queue_time if raw.counts is not None else None,
+        hit_rates=raw.hit_rates,
         warnings=[*([trouble] if trouble else []), *remarks, *_warnings(plan, parts, windows, failed)],
         partial=bool(trouble),
     )

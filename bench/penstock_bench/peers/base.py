@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from penstock_bench.peers.bodies import Bodies
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 
 ProtocolName = Literal["gRPC", "HTTP/1.1"]
 
@@ -30,6 +30,8 @@ class RunningPeer:
     """What a reader of its numbers must know."""
     bodies: Bodies | None = None
     """Of an HTTP server: how requests are written. None: it speaks the V2 protocol over gRPC."""
+    metrics: str = ""
+    """Where Penstock's own metrics are; empty: this server has none of them."""
 
 
 class Peer(Protocol):
@@ -60,8 +62,8 @@ class Peer(Protocol):
         """Make its environment, or find it made. Raises PeerFailed."""
         ...
 
-    def start(self, model: BenchModel) -> RunningPeer:
-        """Serve this model, and return once it is ready. Raises PeerFailed, and then nothing runs."""
+    def start(self, models: ModelSet) -> RunningPeer:
+        """Serve these models, and return once it is ready. Raises PeerFailed, and then nothing runs."""
         ...
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from penstock_bench.peers.bodies import text
 from penstock_bench.peers.installed import InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 from penstock_bench.peers.process import HOST
 
 
@@ -19,6 +19,6 @@ class BentoML(InstalledPeer):
     megabytes = 400
     bodies = text("/infer", lists=True)
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         where = ["--host", HOST, "--port", str(port), "--working-dir", str(scratch)]
         return [str(python), "-m", "bentoml", "serve", "bentoml_service:Served", *where]

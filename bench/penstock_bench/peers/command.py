@@ -12,7 +12,7 @@ import typer
 
 from penstock_bench.durations import seconds_of
 from penstock_bench.output import fail
-from penstock_bench.peers.request import MODELS, Request
+from penstock_bench.peers.request import ALL_MODELS, MODELS, Request
 
 _WHAT, _HOW, _WHERE = "What is compared", "How it is measured", "Where things are"
 _EPILOG = """
@@ -57,9 +57,9 @@ def peers(
             "--model",
             "-m",
             metavar="NAME",
-            help="iris, mlp or image; may be repeated.",
+            help="iris, mlp, image, or mix (16 models, 64 forms of requests); may be repeated.",
             rich_help_panel=_WHAT,
-            show_default="all three",
+            show_default="iris, mlp, image",
         ),
     ] = None,
     load: Annotated[
@@ -68,7 +68,8 @@ def peers(
             "--load",
             "-l",
             metavar="CxD",
-            help="C connections with D requests in flight on each; may be repeated.",
+            help="C connections with D requests in flight on each; may be repeated. CxD+timeout: each call with a"
+            " timeout of its own.",
             rich_help_panel=_WHAT,
             show_default="1x1, 64x1, 4x64",
         ),
@@ -154,8 +155,8 @@ peers.__doc__ = f"{peers.__doc__}\n{_EPILOG}"
 def _models(names: Sequence[str]) -> list[str]:
     found = list(dict.fromkeys(name for each in names for name in each.split(",")))
     for name in found:
-        if name not in MODELS:
-            raise ValueError(f"there is no model '{name}': there are {', '.join(MODELS)}")
+        if name not in ALL_MODELS:
+            raise ValueError(f"there is no model '{name}': there are {', '.join(ALL_MODELS)}")
     return found
 
 

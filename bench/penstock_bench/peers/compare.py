@@ -2,9 +2,10 @@
 
 A ratio is taken within a round, of two turns that are near each other in time; what is told is the median of the
 rounds' ratios and the smallest and the largest of them. So a machine that is slower in one round moves both sides.
+What timeouts cost is a ratio of the same kind, of one peer's CPU with and without them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,7 +19,7 @@ _NOT_MEASURED = "it was not measured"
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Requests a second of one peer for each of another's."""
+    """A figure of one peer or load for each of another's."""
 
     middle: float
     least: float
@@ -66,6 +67,7 @@ def groups(
         for model in models
         for client in clients
         for load in loads
+        if client != "h2load" or not load.timeouts
     ]
     return [group for group in found if any(row.series.failure != _NOT_MEASURED for row in group.rows)]
 
@@ -87,6 +89,11 @@ def _rows(results: Sequence[PeerResult], model: str, load: Load, client: str, ro
             remark = f"{ratio} x the requests/s of {first}, round by round; {remark}"
         if instead != load:
             remark = f"driven by {instead}, since HTTP/1.1 has one request on a connection; {remark}"
+        if instead.timeouts:
+            plain, _, _ = _points(result, model, instead.plain, client)
+            cost = ratio_of(points, plain, _cpu)
+            if cost is not None:
+                remark = f"{cost} x the CPU/request of {instead.plain} without timeouts, round by round; {remark}"
         good = list(points.values())
         series = Series(
             server=result.title,
@@ -120,12 +127,22 @@ def _points(result: PeerResult, model: str, load: Load, client: str) -> tuple[di
     return points, words, failure
 
 
-def ratio_of(points: Mapping[int, Point], base: Mapping[int, Point]) -> Ratio | None:
+def _throughput(point: Point) -> float:
+    return point.throughput
+
+
+def _cpu(point: Point) -> float:
+    return point.server_cpu or 0.0
+
+
+def ratio_of(
+    points: Mapping[int, Point], base: Mapping[int, Point], figure: Callable[[Point], float] = _throughput
+) -> Ratio | None:
     """Over the rounds that both have."""
     found = [
-        points[round].throughput / base[round].throughput
+        figure(points[round]) / figure(base[round])
         for round in sorted(points.keys() & base.keys())
-        if base[round].throughput > 0
+        if figure(base[round]) > 0
     ]
     return Ratio(median(found), min(found), max(found), len(found)) if found else None
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock_bench.peers.asking import wait_until_ready
-from penstock_bench.peers.base import ProtocolName, RunningPeer
+from penstock_bench.peers.base import PeerFailed, ProtocolName, RunningPeer
 from penstock_bench.peers.bodies import Bodies
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import BenchModel, ModelSet
 from penstock_bench.peers.process import HOST, ServerProcess, free_port
 from penstock_bench.peers.workshop import ONNXRUNTIME, Workshop
 
@@ -29,6 +29,8 @@ class InstalledPeer(ABC):
     """About what its environment needs on the disk."""
     ready_seconds: float = 60.0
     bodies: Bodies | None = None
+    several: bool = False
+    """Whether it is measured with several models at once."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
@@ -38,7 +40,7 @@ class InstalledPeer(ABC):
         return f"<{type(self).__name__}: {self._process or 'not running'}>"
 
     @abstractmethod
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         """What starts it. May write into the scratch folder, which is also where it runs."""
 
     def variables(self, scratch: Path, port: int) -> Mapping[str, str]:
@@ -48,20 +50,24 @@ class InstalledPeer(ABC):
     def prepare(self) -> None:
         self._python()
 
-    def start(self, model: BenchModel) -> RunningPeer:
+    def start(self, models: ModelSet) -> RunningPeer:
         self.stop()
+        if len(models.models) > 1 and not self.several:
+            raise PeerFailed("is measured with one model at a time")
         python = self._python()
         self._process = process = ServerProcess(self.name)
         try:
             port = free_port()
             for program in PROGRAMS.glob("*.py"):
                 shutil.copy(program, process.scratch)
-            told = {"BENCH_MODEL": str(model.path), "BENCH_PORT": str(port), "BENCH_NAME": model.name}
-            command = self.command(python, model, process.scratch, port)
+            first = next(iter(models.models))
+            told = {"BENCH_MODEL": str(first.path), "BENCH_PORT": str(port), "BENCH_NAME": first.name}
+            command = self.command(python, models, process.scratch, port)
             path = {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin"}
             process.start(command, {**path, **told, **self.variables(process.scratch, port)})
             running = RunningPeer(HOST, port, process.pids, self.remark, self.bodies)
-            self._wait(running, model, process)
+            for model in models.models:
+                self._wait(running, model, process)
         except BaseException:
             self.stop()
             raise

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock_bench.peers.installed import InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 
 
 class KServe(InstalledPeer):
@@ -18,5 +18,5 @@ class KServe(InstalledPeer):
     requirements = ("kserve==0.21.0", "grpcio==1.85.1", "protobuf==6.33.6")
     megabytes = 700
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         return [str(python), "kserve_server.py"]

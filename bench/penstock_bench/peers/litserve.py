@@ -5,7 +5,7 @@ from pathlib import Path
 
 from penstock_bench.peers.bodies import text
 from penstock_bench.peers.installed import InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 
 
 class LitServe(InstalledPeer):
@@ -18,5 +18,5 @@ class LitServe(InstalledPeer):
     megabytes = 350
     bodies = text("/predict")
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         return [str(python), "litserve_server.py"]

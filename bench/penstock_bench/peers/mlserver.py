@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock_bench.peers.installed import InstalledPeer
-from penstock_bench.peers.models import MAX_BATCH, BenchModel
+from penstock_bench.peers.models import MAX_BATCH, ModelSet
 from penstock_bench.peers.process import HOST, free_port
 
 
@@ -19,7 +19,8 @@ class MLServer(InstalledPeer):
     requirements = ("mlserver==1.7.1", "grpcio==1.85.1", "protobuf==6.33.6")
     megabytes = 550
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
+        model = models.only
         settings = {
             "host": HOST,
             "grpc_port": port,

@@ -3,6 +3,8 @@
 * `iris`: four numbers in, a class and three probabilities out. Nothing to compute: it shows what a request costs.
 * `mlp`: 1024-512-128-10 with ReLU, 2.4 MB of weights: something to gain from a batch.
 * `image`: 3x224x224 float32, 602 KB in, three means out: what moving data costs.
+* `mix`: 16 small models at once, each asked for 1, 2, 4 and 8 rows, every call with a timeout of its own: what a
+  server's caches are worth when requests are of 64 forms.
 
 Each has one input of float32 rows and a free batch axis. Weights are drawn with a fixed seed.
 """
@@ -28,6 +30,8 @@ MAX_BATCH = 64
 
 _LAYERS = (1024, 512, 128, 10)
 _IMAGE = (3, 224, 224)
+_MIXED, _MIXED_WIDTHS, _MIXED_CLASSES = 16, (4, 8, 16, 32), 10
+_MIXED_ROWS = (1, 2, 4, 8)
 _FLOAT = 1  # of ONNX's TensorProto
 _OPSET, _IR = 17, 8
 _DATATYPES = {"tensor(float)": ("FP32", "<f4"), "tensor(int64)": ("INT64", "<i8")}
@@ -118,6 +122,29 @@ class BenchModel:
         return "\n".join([*lines, "dynamic_batching { }", extra, ""])
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """What one server has loaded at a time, and what of it is asked for: every model in every number of rows."""
+
+    name: str
+    models: tuple[BenchModel, ...]
+    rows: tuple[int, ...] = (1,)
+    """Of a request."""
+    timeouts: bool = False
+    """Whether each call has a timeout of its own under any load."""
+
+    @property
+    def forms(self) -> int:
+        """Of requests that differ in more than ids and data."""
+        return len(self.models) * len(self.rows)
+
+    @property
+    def only(self) -> BenchModel:
+        """The model, if there is one. Raises ValueError."""
+        (model,) = self.models
+        return model
+
+
 def _tensor(kind: str, name: str, datatype: str, shape: Sequence[int]) -> str:
     return f'{kind} [ {{ name: "{name}" data_type: TYPE_{datatype} dims: {list(shape)} }} ]'
 
@@ -158,13 +185,49 @@ def image(folder: Path) -> Path:
     return _save(folder / "image.onnx", [node], _IMAGE, _IMAGE[:1], [])
 
 
+def mixed(number: int) -> Callable[[Path], Path]:
+    """One of the small models of the mix: a linear layer and a softmax, of its own weights."""
+
+    def classifier(folder: Path) -> Path:
+        width = _MIXED_WIDTHS[number % len(_MIXED_WIDTHS)]
+        random = np.random.default_rng((2, number))
+        weights = [
+            numpy_helper.from_array(random.standard_normal((width, _MIXED_CLASSES), np.float32), "w"),
+            numpy_helper.from_array(random.standard_normal(_MIXED_CLASSES, np.float32), "b"),
+        ]
+        nodes = [
+            helper.make_node("Gemm", ["input", "w", "b"], ["sum"]),
+            helper.make_node("Softmax", ["sum"], ["output"], axis=1),
+        ]
+        return _save(folder / f"{_mixed_name(number)}.onnx", nodes, (width,), (_MIXED_CLASSES,), weights)
+
+    return classifier
+
+
+def _mixed_name(number: int) -> str:
+    return f"mixed-{number:02d}"
+
+
 MAKERS: Mapping[str, Callable[[Path], Path]] = {"iris": iris, "mlp": mlp, "image": image}
+MIX = "mix"
+
+
+def make_set(name: str, folder: Path) -> ModelSet:
+    """What is measured under this name, its files made in `folder`. Raises OSError."""
+    if name == MIX:
+        several = (_make(_mixed_name(number), folder, mixed(number)) for number in range(_MIXED))
+        return ModelSet(name, tuple(several), _MIXED_ROWS, timeouts=True)
+    return ModelSet(name, (make(name, folder),))
 
 
 def make(name: str, folder: Path) -> BenchModel:
-    """The model of this name, its file made in `folder` if it has none. Raises OSError."""
+    """The model of this name, its file made in `folder`. Raises OSError."""
+    return _make(name, folder, MAKERS[name])
+
+
+def _make(name: str, folder: Path, maker: Callable[[Path], Path]) -> BenchModel:
     folder.mkdir(parents=True, exist_ok=True)
-    path = MAKERS[name](folder)
+    path = maker(folder)
     session = open_session(path)
     given = session.get_inputs()[0]
     outputs = [Output(each.name, *_DATATYPES[each.type], _row(each)) for each in session.get_outputs()]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from penstock_bench.peers.bodies import raw
 from penstock_bench.peers.installed import InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 from penstock_bench.peers.process import HOST
 
 
@@ -20,6 +20,6 @@ class Mosec(InstalledPeer):
     megabytes = 300
     bodies = raw("/inference")
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         address = ["--address", HOST, "--port", str(port), "--timeout", "60000", "--capacity", "4096"]
         return [str(python), "mosec_server.py", *address, "--log-level", "warning"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penstock_bench.peers.asking import wait_until_ready
 from penstock_bench.peers.base import PeerFailed, ProtocolName, RunningPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import BenchModel, ModelSet
 from penstock_bench.peers.process import HOST, ServerProcess, free_port
 
 PREFIX = "penstock-"
@@ -65,21 +65,24 @@ class Penstock:
         if self._transport not in offered:
             raise PeerFailed(f"this Penstock has no transport '{self._transport}'; it has {', '.join(offered)}")
 
-    def start(self, model: BenchModel) -> RunningPeer:
+    def start(self, models: ModelSet) -> RunningPeer:
         self.stop()
         self._process = process = ServerProcess(self.name)
         try:
-            port = free_port()
-            folder = process.scratch / "repository" / model.name
-            (folder / "1").mkdir(parents=True)
-            (folder / "config.pbtxt").write_text(self._config(model))
-            # A copy, since a repository refuses links that lead out of it.
-            (folder / "1" / "model.onnx").write_bytes(model.path.read_bytes())
-            options = ["--host", HOST, "--grpc-port", str(port), "--no-metrics", "--transport", self._transport]
-            command = [*_command(), "serve", str(folder.parent), *options, "--drain-seconds", "1"]
-            process.start(command, _path())
-            running = RunningPeer(HOST, port, process.pids, self.remark)
-            self._wait(running, model, process)
+            port, metrics = free_port(), free_port()
+            repository = process.scratch / "repository"
+            for model in models.models:
+                folder = repository / model.name
+                (folder / "1").mkdir(parents=True)
+                (folder / "config.pbtxt").write_text(self._config(model))
+                # A copy, since a repository refuses links that lead out of it.
+                (folder / "1" / "model.onnx").write_bytes(model.path.read_bytes())
+            options = ["--host", HOST, "--grpc-port", str(port), "--metrics-port", str(metrics)]
+            more = ["--transport", self._transport, "--drain-seconds", "1"]
+            process.start([*_command(), "serve", str(repository), *options, *more], _path())
+            running = RunningPeer(HOST, port, process.pids, self.remark, metrics=f"http://{HOST}:{metrics}/metrics")
+            for model in models.models:
+                self._wait(running, model, process)
         except BaseException:
             self.stop()
             raise

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from penstock_bench.peers.bodies import raw
 from penstock_bench.peers.installed import InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 
 
 class RayServe(InstalledPeer):
@@ -19,7 +19,7 @@ class RayServe(InstalledPeer):
     ready_seconds = 150.0
     bodies = raw("/")
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         return [str(python), "ray_server.py"]
 
     def variables(self, scratch: Path, port: int) -> Mapping[str, str]:

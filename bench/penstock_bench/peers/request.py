@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODELS = ("iris", "mlp", "image")
+"""Those that are measured if none is named."""
+ALL_MODELS = (*MODELS, "mix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

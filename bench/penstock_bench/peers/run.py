@@ -45,7 +45,7 @@ def _compare(request: Request, wanted: Sequence[loads.Load], workshop: Workshop)
     started = datetime.now(UTC)
     try:
         peers = chosen(workshop, request.only, request.everything)
-        made = [models.make(name, workshop.folder / "models") for name in request.models]
+        made = [models.make_set(name, workshop.folder / "models") for name in request.models]
         store = Store(request.results)
     except ValueError as error:
         fail(str(error), 2)

@@ -1,4 +1,7 @@
-"""The turns: which peer when, and what happens in each. It knows no peer by name, and prints nothing."""
+"""The turns: which peer when, and what happens in each. It knows no peer by name, and prints nothing.
+
+Peers go forwards and backwards (A-B-B-A), and so do the loads of each turn.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from penstock_bench.load.worker import INTERRUPTED
 from penstock_bench.peers.asking import check
 from penstock_bench.peers.base import Peer, PeerFailed, RunningPeer
 from penstock_bench.peers.loads import Effort, Load, for_protocol, plan_of
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import ModelSet
 from penstock_bench.peers.store import Measured, PeerResult, Store, Turn
 from penstock_bench.results import Point
 
@@ -37,7 +40,7 @@ class Watcher(Protocol):
 class Comparison:
     """What is to be compared."""
 
-    models: Sequence[BenchModel]
+    models: Sequence[ModelSet]
     loads: Sequence[Load]
     rounds: int
     effort: Effort
@@ -89,24 +92,24 @@ class Runner:
             self.results[peer.name] = before or _nothing(peer, settings)
         last = {peer.name: place for place, (_, _, peer) in enumerate(self._all())}
         for peer in self._peers:
-            if any(self._missing(peer, model, round) for model, round, each in self._all() if each is peer):
+            if any(self._missing(peer, models, round) for models, round, each in self._all() if each is peer):
                 self._prepare(peer)
-        for place, (model, round, peer) in enumerate(self._all()):
-            known = self.results[peer.name].turn(model.name, round)
-            turn = known or self._turn(peer, model, round)
+        for place, (models, round, peer) in enumerate(self._all()):
+            known = self.results[peer.name].turn(models.name, round)
+            turn = known or self._turn(peer, models, round)
             if known is None:
                 self._keep(peer, turn)
             self._watcher.ended(peer, turn, known is not None)
             if place == last[peer.name] and not keep and not peer.default:
                 peer.remove()
 
-    def _all(self) -> Iterator[tuple[BenchModel, int, Peer]]:
-        for model in self._comparison.models:
+    def _all(self) -> Iterator[tuple[ModelSet, int, Peer]]:
+        for models in self._comparison.models:
             for round, peer in order(self._peers, self._comparison.rounds):
-                yield model, round, peer
+                yield models, round, peer
 
-    def _missing(self, peer: Peer, model: BenchModel, round: int) -> bool:
-        return self.results[peer.name].turn(model.name, round) is None
+    def _missing(self, peer: Peer, models: ModelSet, round: int) -> bool:
+        return self.results[peer.name].turn(models.name, round) is None
 
     def _prepare(self, peer: Peer) -> None:
         self._watcher.preparing(peer)
@@ -119,28 +122,30 @@ class Runner:
             self._store.write(self.results[peer.name])
         self._watcher.prepared(peer, failure)
 
-    def _turn(self, peer: Peer, model: BenchModel, round: int) -> Turn:
+    def _turn(self, peer: Peer, models: ModelSet, round: int) -> Turn:
         result = self.results[peer.name]
-        failure = result.failure or result.failed_with(model.name)
+        failure = result.failure or result.failed_with(models.name)
         if failure:  # it is not tried again: it would fail again
-            return Turn(model=model.name, round=round, failure=failure)
-        self._watcher.turn(peer, model.name, round)
+            return Turn(model=models.name, round=round, failure=failure)
+        self._watcher.turn(peer, models.name, round)
         try:
-            running = peer.start(model)
-            check(running, model)
-            return Turn(model=model.name, round=round, measured=self._measure(peer, running, model, round))
+            running = peer.start(models)
+            for model in models.models:
+                check(running, model)
+            return Turn(model=models.name, round=round, measured=self._measure(peer, running, models, round))
         except PeerFailed as error:
-            return Turn(model=model.name, round=round, failure=str(error))
+            return Turn(model=models.name, round=round, failure=str(error))
         finally:
             peer.stop()
 
-    def _measure(self, peer: Peer, running: RunningPeer, model: BenchModel, round: int) -> list[Measured]:
+    def _measure(self, peer: Peer, running: RunningPeer, models: ModelSet, round: int) -> list[Measured]:
         multiplexed = peer.protocol == "gRPC"
         found: list[Measured] = []
-        for load in for_protocol(self._comparison.loads, multiplexed):
-            plan = plan_of(load, self._comparison.effort, running, model, round)
+        loads = for_protocol(self._comparison.loads, multiplexed)
+        for load in loads if round % 2 == 0 else reversed(loads):  # they are compared with each other, too
+            plan = plan_of(load, self._comparison.effort, running, models, round)
             found.append(self._one(load, plan, running, OWN))
-            if self._comparison.h2load and multiplexed:
+            if self._comparison.h2load and multiplexed and not load.timeouts and models.forms == 1:
                 found.append(self._one(load, plan, running, H2LOAD))
         return found
 
@@ -152,7 +157,7 @@ class Runner:
             if client == H2LOAD:
                 point = run_h2load(plan, watch=running.pids)
             else:
-                point = run_load(plan, watch=running.pids, on_progress=self._watcher.progress)
+                point = run_load(plan, watch=running.pids, on_progress=self._watcher.progress, metrics=running.metrics)
         except LoadError as error:
             failure = str(error)
         if point is not None and INTERRUPTED in point.warnings:

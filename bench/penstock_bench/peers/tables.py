@@ -17,8 +17,9 @@ _WIDE = 130
 def title(group: Group) -> str:
     """What the table is of."""
     client = "" if group.client == "penstock bench" else f", by {group.client}"
+    timeouts = ", a timeout on every call" if group.load.timeouts else ""
     connections = "connection" if group.load.connections == 1 else "connections"
-    return f"{group.model}: {group.load.connections} {connections} x {group.load.depth}{client}"
+    return f"{group.model}: {group.load.connections} {connections} x {group.load.depth}{timeouts}{client}"
 
 
 def cells(row: Row) -> list[str]:
@@ -45,7 +46,8 @@ def notes(row: Row) -> list[str]:
     series = row.series
     warnings = [warning for point in series.points for warning in point.warnings]
     failure = [f"failed: {series.failure}"] if series.failure else []
-    return [*failure, *([series.remark] if series.remark else []), *warnings]
+    hits = [f"{name} known: {part:.2%}" for point in series.points for name, part in point.hit_rates.items()]
+    return [*failure, *([series.remark] if series.remark else []), *hits, *warnings]
 
 
 def show_groups(groups: Sequence[Group]) -> None:
@@ -62,6 +64,7 @@ def show_groups(groups: Sequence[Group]) -> None:
         for row in group.rows:
             series = row.series
             words = [f"failed: {series.failure}"] if series.failure else []
+            words += [f"{name} known: {part:.2%}" for point in series.points for name, part in point.hit_rates.items()]
             words += [f"! {warning}" for point in series.points for warning in point.warnings]
             for each in words:
                 out.print(f"{row.name}: {escape(each)}", markup=False, highlight=False, soft_wrap=True)

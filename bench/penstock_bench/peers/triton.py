@@ -15,7 +15,7 @@ from pathlib import Path
 
 from penstock_bench.peers.base import PeerFailed, ProtocolName
 from penstock_bench.peers.installed import PROGRAMS, InstalledPeer
-from penstock_bench.peers.models import BenchModel
+from penstock_bench.peers.models import BenchModel, ModelSet
 from penstock_bench.peers.process import HOST, free_port
 
 _WHEEL = "nvidia-pytriton==0.7.0"
@@ -26,7 +26,7 @@ ONE_INSTANCE = "instance_group [ { kind: KIND_CPU count: 1 } ]"
 
 
 class Triton(InstalledPeer):
-    """One model instance; the dynamic batcher is Triton's, with its defaults."""
+    """One instance of each model, a process each; the dynamic batcher is Triton's, with its defaults."""
 
     name = "triton"
     title = "Triton 2.51.0 (Python backend)"
@@ -34,6 +34,7 @@ class Triton(InstalledPeer):
     remark = "includes the Python process that runs the model, also in the CPU: the wheel from PyPI has no ONNX backend"
     default = True
     requirements = ("numpy==1.26.4",)
+    several = True
     megabytes = 300
     program = "triton_model.py"
     """What the Python backend runs."""
@@ -42,15 +43,16 @@ class Triton(InstalledPeer):
         super().prepare()
         self._server()
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         server = self._server()
-        folder = scratch / "repository" / model.name
-        version = folder / "1"
-        version.mkdir(parents=True)
-        (folder / "config.pbtxt").write_text(self._config(model))
-        shutil.copy(PROGRAMS / self.program, version / "model.py")
-        shutil.copy(PROGRAMS / "served.py", version)
-        shutil.copy(model.path, version / "model.onnx")
+        for model in models.models:
+            folder = scratch / "repository" / model.name
+            version = folder / "1"
+            version.mkdir(parents=True)
+            (folder / "config.pbtxt").write_text(self._config(model))
+            shutil.copy(PROGRAMS / self.program, version / "model.py")
+            shutil.copy(PROGRAMS / "served.py", version)
+            shutil.copy(model.path, version / "model.onnx")
         return [
             str(server / "bin" / "tritonserver"),
             f"--model-repository={scratch / 'repository'}",

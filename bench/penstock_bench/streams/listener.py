@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from penstock_bench.load.sequences import first_step
-from penstock_bench.peers.models import BenchModel, Output, open_session
+from penstock_bench.peers.models import BenchModel, ModelSet, Output, open_session
 
 NAME = "listener"
 FRAME_SECONDS = 0.032
@@ -66,10 +66,11 @@ class Listener:
         return f"<Listener: {len(self.frames)} frames>"
 
     @property
-    def model(self) -> BenchModel:
+    def models(self) -> ModelSet:
         """As servers are started with it."""
         outputs = (Output(_OUTPUT, "FP32", "<f4", (1,)),)
-        return BenchModel(NAME, self.path, _INPUT, self.frames.shape[1:], outputs, self._session)
+        model = BenchModel(NAME, self.path, _INPUT, self.frames.shape[1:], outputs, self._session)
+        return ModelSet(NAME, (model,))
 
     def expected(self, streams: int, steps: int) -> Floats:
         """[streams, steps]: the probabilities that the first streams of a load are due."""

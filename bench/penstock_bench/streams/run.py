@@ -98,7 +98,7 @@ def _turn(
     where = f"{server.title}, round {round + 1} of {request.rounds}"
     tell(f"{where}: starting")
     try:
-        running = server.start(listener.model)
+        running = server.start(listener.models)
         plan = plan_of(request, running, listener, round, named=server.name != OWN)
         row.load = describe(plan)
         point = _load(plan, running, where, tell)
@@ -149,7 +149,7 @@ def _compare_calls(request: Request, folder: Path, rows: Sequence[Row], tell: Ca
     server = Penstock(request.transport)
     try:
         iris = models.make("iris", folder)
-        running = server.start(iris)
+        running = server.start(models.ModelSet(iris.name, (iris,)))
         for round, row in order(rows, request.rounds):
             where = f"{row.title}, round {round + 1} of {request.rounds}"
             plan = LoadPlan(

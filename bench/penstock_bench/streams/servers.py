@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock_bench.peers.base import Peer, PeerFailed, RunningPeer
-from penstock_bench.peers.models import MAX_BATCH, BenchModel
+from penstock_bench.peers.models import MAX_BATCH, BenchModel, ModelSet
 from penstock_bench.peers.penstock import ONE_THREAD, READY_SECONDS, Penstock
 from penstock_bench.peers.process import ServerProcess
 from penstock_bench.peers.triton import ONE_INSTANCE, Triton
@@ -66,9 +66,9 @@ class TritonListener(Triton):
     def _wait(self, running: RunningPeer, model: BenchModel, process: ServerProcess) -> None:
         wait_until_loaded(running, self.ready_seconds, process)
 
-    def command(self, python: Path, model: BenchModel, scratch: Path, port: int) -> Sequence[str]:
+    def command(self, python: Path, models: ModelSet, scratch: Path, port: int) -> Sequence[str]:
         # As many requests as there are streams are kept for the next ones; by default Triton keeps eight.
-        return [*super().command(python, model, scratch, port), f"--grpc-infer-allocation-pool-size={self._most}"]
+        return [*super().command(python, models, scratch, port), f"--grpc-infer-allocation-pool-size={self._most}"]
 
 
 def chosen(names: Sequence[str], workshop: Workshop | None, transport: str, streams: int) -> list[Peer]:

@@ -5,11 +5,11 @@ batch out of its counts; the scheduler does everything else about them (their st
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import inf
 from typing import Generic
 
 from penstock_scheduler.lanes import Lane, Lanes
-from penstock_scheduler.padding import bucket_of
 from penstock_scheduler.settings import Settings
 from penstock_scheduler.splitting import Dropper
 from penstock_scheduler.values import Batch, Reason, T
@@ -24,8 +24,11 @@ class Policy(ABC, Generic[T]):
     """Seconds in which each model of the device has its turn, infinite under overload; 0 if it has the device alone."""
 
     @abstractmethod
-    def add(self, ticket: T) -> Reason | None:
-        """Take in a ticket that is fine so far, and count it where it waits (`ticket.place`); or say why not."""
+    def door(self) -> Callable[[T], Reason | None]:
+        """What takes in a ticket that is fine so far, and counts it where it waits (`ticket.place`); or says why not.
+
+        It is not a method of its own, since it is called for each request.
+        """
 
     @abstractmethod
     def form(self, now: float, free: int, drop: Dropper[T]) -> Batch[T] | None:
@@ -67,32 +70,11 @@ class LanePolicy(Policy[T]):
         self._settings = settings
         self._max_rows = settings.max_batch_rows
         self._lanes: Lanes[T] = Lanes(settings)
-        self._last: Lane[T] | None = None  # where the last ticket went
-        self._has_lengths = bool(settings.lengths)
-        self._levels = settings.levels
-        self._default_level = settings.default_level
         self._jumper: Lane[T] | None = None  # the lane that goes before its turn
         self._jumped = False  # the last batch came from one that did
 
-    def add(self, ticket: T) -> Reason | None:
-        lane = self._last
-        if lane is None or ticket.key is not lane.key or self._has_lengths or not lane.rows:
-            lane = self._lane(ticket)
-            if lane is None:
-                return Reason.TOO_LONG
-            self._last = lane
-        level = ticket.level
-        if not 0 < level <= self._levels:
-            level = self._default_level
-        ticket.rank = level
-        lane.tiers[ticket.traffic].add(ticket)
-        return None
-
-    def _lane(self, ticket: T) -> Lane[T] | None:
-        if not self._settings.lengths:
-            return self._lanes.lane(ticket.key, 0)
-        bucket = bucket_of(ticket.length, self._settings.lengths)
-        return None if bucket is None else self._lanes.lane(ticket.key, bucket)
+    def door(self) -> Callable[[T], Reason | None]:
+        return self._lanes.add
 
     def _in_order(self, now: float) -> list[Lane[T]]:
         """The lanes with something queued, in the order of service of their first tickets.

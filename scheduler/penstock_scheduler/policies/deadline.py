@@ -63,7 +63,8 @@ class Deadline(LanePolicy[T]):
                 self._patience = patience if known == inf else known + _PATIENCE_GAIN * (patience - known)
 
     def soonest(self, now: float) -> float:
-        return max(now, self._running.next_end()) + self._cost.margin
+        end = self._running.next_end()
+        return (end if end > now else now) + self._cost.margin
 
     def drain(self) -> None:
         self._draining = True
@@ -73,13 +74,14 @@ class Deadline(LanePolicy[T]):
 
     def form(self, now: float, free: int, drop: Dropper[T]) -> Batch[T] | None:
         self._wakeup = inf
-        is_timed = self._deadlines.head() is not None
+        is_timed = self._deadlines.any()
         table = self._cost.table if is_timed else self._free_of_charge
+        start = now + self._cost.margin
         for lane in self._in_order(now):
             reason = self._ripe(lane, now, drop) if is_timed else FireReason.IDLE
             if reason is None:
                 continue
-            filling = Filling(self._max_rows, table, now + self._cost.margin, self._deadlines.earliest(), drop)
+            filling = Filling(self._max_rows, table, start, self._earliest(start + table[-1]), drop)
             filling.fill(lane, now)
             batch = filling.batch(lane, reason)
             if batch is not None:
@@ -89,7 +91,8 @@ class Deadline(LanePolicy[T]):
     def _ripe(self, lane: Lane[T], now: float, drop: Dropper[T]) -> FireReason | None:
         """Why to start a batch from this lane now, once those are dropped that must be; None: wait, or it is empty."""
         # If all of it, one batch after the other, is in time for the first deadline of all, nobody is hopeless.
-        if now + self._cost.margin + self._cost.of(lane.rows) > self._deadlines.earliest():
+        end = now + self._cost.margin + self._cost.of(lane.rows)
+        if end > self._earliest(end):
             self._drop_hopeless(lane, now, drop)
             if not lane.rows:
                 return None
@@ -103,6 +106,11 @@ class Deadline(LanePolicy[T]):
         if self._settings.instances == 1 and not self.blocking:
             return FireReason.IDLE
         return self._deferred(lane, need, now)
+
+    def _earliest(self, end: float) -> float:
+        """The earliest deadline of all, or, if none is before `end`, one from which that can be told for less."""
+        bound = self._deadlines.bound
+        return bound if end <= bound else self._deadlines.earliest()
 
     def _drop_hopeless(self, lane: Lane[T], now: float, drop: Dropper[T]) -> None:
         """Drop the first as long as it cannot be in time in the batch that is needed, or that there are others for."""

@@ -28,7 +28,7 @@ goes in batches of its own but for the last part.
 """
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from math import inf
 from operator import attrgetter
 from typing import Generic
@@ -39,6 +39,8 @@ from penstock_scheduler.policies.base import Policy
 from penstock_scheduler.settings import QueuePolicy, Settings, TimeoutAction
 from penstock_scheduler.splitting import Dropper
 from penstock_scheduler.values import Batch, FireReason, Place, Reason, Share, State, T, Ticket
+
+_QUEUED = State.QUEUED
 
 
 class _Level:
@@ -67,14 +69,16 @@ class _Queue(Place, Generic[T]):
             self.tickets = deque(ticket for ticket in self.tickets if self._is_here(ticket))
 
     def head(self) -> T | None:
-        while self.tickets:
-            if self._is_here(self.tickets[0]):
-                return self.tickets[0]
-            self.tickets.popleft()
+        tickets = self.tickets
+        while tickets:
+            ticket = tickets[0]
+            if ticket.state is _QUEUED and ticket.place is self:
+                return ticket
+            tickets.popleft()
         return None
 
     def _is_here(self, ticket: Ticket) -> bool:
-        return ticket.state is State.QUEUED and ticket.place is self
+        return ticket.state is _QUEUED and ticket.place is self
 
 
 class _Pending(Place, Generic[T]):
@@ -102,7 +106,8 @@ class _Pending(Place, Generic[T]):
         ticket.place = self
         self.taken.append((ticket, queue))
         self.rows += ticket.remaining
-        self.oldest = min(self.oldest, ticket.enqueued)
+        if ticket.enqueued < self.oldest:
+            self.oldest = ticket.enqueued
 
     def take(self, count: int) -> list[T]:
         """The first tickets, to be fired; the rest goes back."""
@@ -114,7 +119,7 @@ class _Pending(Place, Generic[T]):
 
     def give_back(self) -> None:
         for ticket, queue in reversed(self.taken):
-            if ticket.state is State.QUEUED:
+            if ticket.state is _QUEUED:
                 ticket.place = queue
                 queue.tickets.appendleft(ticket)
         self.taken = []
@@ -164,7 +169,10 @@ class Fixed(Policy[T]):
         self._wakeup = inf
         self._draining = False
 
-    def add(self, ticket: T) -> Reason | None:
+    def door(self) -> Callable[[T], Reason | None]:
+        return self._add
+
+    def _add(self, ticket: T) -> Reason | None:
         number = self._settings.level_of(ticket.level) - 1
         level = self._levels[number]
         policy = level.policy
@@ -260,26 +268,28 @@ class Fixed(Policy[T]):
     def _scan(self, payload: _Payload[T] | None) -> FireReason | None:
         """Move what may join the batch to `pending`. Why nothing more may; None if nothing more is there."""
         pending = self._pending
-        base = 0 if payload is None else payload.rows
+        rows = pending.rows + (0 if payload is None else payload.rows)
+        is_new = not pending.taken and payload is None
         key = None if payload is None else payload.key
-        while (queue := self._first_queue()) is not None:
-            ticket = queue.head()
-            assert ticket is not None, "the first queue has a head"
-            rows = base + pending.rows + ticket.remaining
-            if rows > self._max_rows:
-                # An oversize request with nothing before it is for `form`.
-                return FireReason.FULL
-            if pending:
-                key = self._key(pending.taken[0][0])
-            if (pending or payload is not None) and self._key(ticket) != key:
-                return FireReason.SHAPE
-            if rows > self._largest and pending and not pending.mark:
-                pending.mark = len(pending)
-                pending.mark_is_last = True
-            pending.add(ticket, queue)
-            if rows in self._preferred:
-                pending.mark = len(pending)
-                pending.mark_is_last = rows >= self._largest
+        if pending.taken:
+            key = self._key(pending.taken[0][0])
+        for queue in self._queues:
+            while (ticket := queue.head()) is not None:
+                rows += ticket.remaining
+                if rows > self._max_rows:
+                    # An oversize request with nothing before it is for `form`.
+                    return FireReason.FULL
+                if is_new:
+                    key, is_new = self._key(ticket), False
+                elif self._key(ticket) != key:
+                    return FireReason.SHAPE
+                if rows > self._largest and pending.taken and not pending.mark:
+                    pending.mark = len(pending)
+                    pending.mark_is_last = True
+                pending.add(ticket, queue)
+                if rows in self._preferred:
+                    pending.mark = len(pending)
+                    pending.mark_is_last = rows >= self._largest
         return None
 
     def _decide(
@@ -303,12 +313,10 @@ class Fixed(Policy[T]):
         return 0, False, FireReason.IDLE
 
     def _pick_up(self, payload: _Payload[T]) -> Batch[T]:
-        tickets = [ticket for ticket in payload.tickets if ticket.state is State.QUEUED]
+        tickets = [ticket for ticket in payload.tickets if ticket.state is _QUEUED]
         batch = Batch(tickets[0].key, self._bucket(tickets[0]), tickets, payload.rows, payload.reason)
         if any(ticket.rows > self._max_rows for ticket in tickets):
             batch.shares = [_last_share(ticket) if ticket.rows > self._max_rows else None for ticket in tickets]
-        for ticket in tickets:
-            ticket.remaining = 0
         return batch
 
     # The queues.

@@ -1,7 +1,6 @@
 """Runs a server until a signal comes, or in a thread beside other work."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import Self
 
 import uvloop
 
+from penstock_server.app.memory import keep_freed_memory, spare_collections
 from penstock_server.app.server import PenstockServer
 from penstock_server.app.settings import ServerSettings
 from penstock_server.errors import LoadError
@@ -20,8 +20,6 @@ _log = logging.getLogger(__name__)
 
 _OVERTIME_SECONDS = 10.0
 """After the drain's own bound: closing models, joining threads. Then the process is ended the hard way."""
-_YOUNG_OBJECTS = 50_000
-"""Objects more than there were, after which the collector looks at them: some 10 MB."""
 _LOADING_SECONDS = 1.0
 """How long a model that is being loaded may take to notice that nobody wants it any more."""
 
@@ -65,7 +63,8 @@ async def serve_until(
     if not any(server.models.versions()):
         await server.stop(0.0)
         raise NothingServed("none of the models can be served: the log above says why")
-    _spare_collections()
+    spare_collections()
+    keep_freed_memory()
     on_started(server)
     await stopping
     watchdog = _end_process_after(server.settings.drain_seconds + _OVERTIME_SECONDS)
@@ -73,18 +72,6 @@ async def serve_until(
         return await server.stop()
     finally:
         watchdog.cancel()
-
-
-def _spare_collections() -> None:
-    """Let the garbage collector look at what is young, and seldom.
-
-    Requests in flight are thousands of objects that all go by themselves: nothing of a request is in a cycle. With
-    Python's own thresholds a burst of requests set the collector off again and again, and each time in ten it went over
-    all that was loaded, for half of the CPU time at depth.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 100)
 
 
 async def _abandon(starting: asyncio.Future[None]) -> None:

@@ -30,6 +30,9 @@ from penstock_proto.datatypes import DATATYPES
 REPOSITORY = Path(__file__).parent / "models"
 """The model repository: `<model>/config.pbtxt`, `<model>/1/model.onnx`."""
 
+STREAMS = Path(__file__).parent / "streams"
+"""The same of a model that is asked on streams: `writer`, which writes a character at a time."""
+
 LISTENER = "listener"
 """The name of the model that `write_repository_with_listener` adds."""
 _LISTENER_CONFIG = """\
@@ -212,6 +215,13 @@ def write_repository_with_listener(folder: Path) -> Path:
     version.mkdir(parents=True)
     shutil.copyfile(REPOSITORY / "silero_vad" / "1" / "model.onnx", version / "model.onnx")
     (folder / LISTENER / "config.pbtxt").write_text(_LISTENER_CONFIG, encoding="utf-8")
+    return folder
+
+
+def write_all(folder: Path) -> Path:
+    """Write every model there is into a folder: of the repository, the one that remembers, and the one of STREAMS."""
+    write_repository_with_listener(folder)
+    shutil.copytree(STREAMS, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 

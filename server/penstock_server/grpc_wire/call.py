@@ -62,10 +62,19 @@ class UnaryRequest:
         """The size of the message, once it is known and as long as it is not whole."""
         return self._reader.expected
 
-    def feed(self, data: Buffer) -> None:
+    def feed(self, *pieces: Buffer) -> None:
         """Take more of the body. Refusal if it is too large, or more than one message."""
         reader = self._reader
-        reader.feed(data)
+        at = 0
+        while at < len(pieces):
+            swallowed = reader.swallow(pieces[at:])
+            at += swallowed
+            if not swallowed:
+                self._feed(reader, pieces[at])
+                at += 1
+
+    def _feed(self, reader: MessageReader, piece: Buffer) -> None:
+        reader.feed(piece)
         if self._message is None:
             self._message = reader.next()
         if self._message is not None and reader.waiting:

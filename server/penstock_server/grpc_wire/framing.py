@@ -20,6 +20,7 @@ from penstock_server.grpc_wire.status import INTERNAL, Refusal
 Buffer = bytes | memoryview
 
 PREFIX_BYTES = 5
+_ALIGNMENT = 64
 
 
 def prefix(size: int) -> bytes:
@@ -32,6 +33,17 @@ def prefixed(parts: Sequence[Buffer]) -> list[Buffer]:
     if len(parts) == 1:
         return [len(parts[0]).to_bytes(PREFIX_BYTES, "big"), parts[0]]
     return [sum(map(len, parts)).to_bytes(PREFIX_BYTES, "big"), *parts]
+
+
+def _room_for(size: int) -> memoryview:
+    """Memory for a message, with an aligned end.
+
+    The tensors of a request are the last of it, so the numbers of the last tensor, if not of all, are aligned as well,
+    and a model can take them from where they are.
+    """
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -(room.ctypes.data + size) % _ALIGNMENT
+    return room[start : start + size].data
 
 
 class MessageReader:
@@ -77,6 +89,23 @@ class MessageReader:
             self._chunk = chunk
             self._at = 0
 
+    def swallow(self, chunks: Sequence[Buffer]) -> int:
+        """Take in as many of these as lie within a large message and do not end it. How many; feed the others."""
+        buffer = self._buffer
+        if buffer is None or self.waiting:
+            return 0
+        start, size, count = self._filled, len(buffer), 0
+        for chunk in chunks:
+            end = start + len(chunk)
+            if end >= size:
+                break
+            buffer[start:end] = chunk
+            start = end
+            count += 1
+        self.taken += start - self._filled
+        self._filled = start
+        return count
+
     def keep(self) -> bytearray:
         """Copy what is still to be taken, if it is not our own: the chunk goes away."""
         if isinstance(self._chunk, bytearray):
@@ -112,7 +141,7 @@ class MessageReader:
                 self._at = end
                 self.taken += size
                 return self._compressed, message
-            self._buffer = np.empty(size, np.uint8).data
+            self._buffer = _room_for(size)
         return self._fill(self._buffer)
 
     def _take_prefix(self) -> int | None:

@@ -1,9 +1,9 @@
 """One HTTP/2 connection of a server: bytes in, calls to a handler, bytes out. This file's public part is the contract.
 
 **The driver's loop.** Make a `Connection` when a socket is accepted (for TLS: after ALPN chose `h2`). For each read
-call `receive(data, now)`; the handler is called from inside it, synchronously, in wire order. Once per pass of the
-event loop take `take_output()` and write it in one go, if the transport takes it; whether there is anything is
-`connection.output` being non-empty. After each of these look at `finished`: once True, write what is left and close
+call `receive(data, now)`; the handler is called from inside it, synchronously, for each stream in wire order. Once per
+pass of the event loop take `take_output()` and write it in one go, if the transport takes it; there is something when
+`connection.output` is not empty. After each of these look at `finished`: once True, write what is left and close
 the socket. When the socket is lost call `lost()`. Time is `time.monotonic()`, passed in; nothing here has a timer
 (see "Facts for timers").
 
@@ -11,19 +11,19 @@ the socket. When the socket is lost call `lost()`. Time is `time.monotonic()`, p
 event before it returns, except by `close`, which tells it at once. It must not raise.
 
 **Events of one stream**, as an expression: `request | (headers data* (trailers)?)`, then at most one `reset`, which
-ends it. `on_request` is the fast path: HEADERS and one DATA with END_STREAM that lay in one read; it means exactly
-`on_headers` and `on_data(..., end_stream=True)`, and it is unspecified which form a request takes. Data comes in
-pieces of any size, not in frames. After `on_reset`, and after the stream was ended or reset by the handler, no event
-comes and every call that names the stream does nothing (or answers False), so the layer above needs no bookkeeping
-for late answers.
+ends it. A request of `on_requests`, the fast path, is HEADERS and one DATA with END_STREAM that lay in one read; it
+means exactly `on_headers` and `on_data(..., end_stream=True)`, and it is unspecified which form a request takes. Data
+comes in pieces of any size, not in frames. After `on_reset`, and after the stream was ended or reset by the handler, no
+event comes and every call that names the stream does nothing (or answers False), so the layer above needs no
+bookkeeping for late answers.
 
 **Views.** Data is `bytes` or a `memoryview` of the buffer that was given to `receive`, so it lives only as long as
 the call: copy what is kept. `receive` takes any buffer and keeps none, so the driver may reuse its bytearray
-(`BufferedProtocol`). The data of `on_request` is always `bytes` and may be kept.
+(`BufferedProtocol`). The data of `on_requests` is always `bytes` and may be kept.
 
 **Back-pressure in.** DATA takes from the windows of its stream and of the connection. The layer above gives them
-back by `consumed(stream, n)`, when it has done with n bytes (it may say so at once). The data of `on_request` is
-given back by itself, when `on_request` returns: at most a frame each and `concurrent_streams` of them. What a stream
+back by `consumed(stream, n)`, when it has done with n bytes (it may say so at once). The data of `on_requests` is
+given back by itself, when `on_requests` returns: at most a frame each and `concurrent_streams` of them. What a stream
 had not given back when it ends goes back to the connection by itself.
 
 **Back-pressure out.** `respond`, `send_headers`, `send_data` and `end` take what they are given, in order, whatever the
@@ -42,12 +42,12 @@ field called `ConnectionSettings.varying` is taken out of the list and handed ov
 stream gets `on_reset`, then `on_closed` comes, and `finished` is True). No exception leaves `receive`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from struct import Struct
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from penstock_server.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from penstock_server.http2.fields import Headers, malformed
@@ -117,12 +117,16 @@ class ConnectionSettings:
                 raise ValueError(f"a window is 65,535 to 2^31-1 bytes, not {size}")
 
 
+Request: TypeAlias = tuple[Stream, Head, bytes | None, bytes]
+"""A whole request: its stream, its head, what varies, and its data."""
+
+
 class Handler(Protocol[HeadIn]):
     """The layer above. Called inside `receive` (all), `lost`, `close` (`on_reset`, `on_closed`) and `take_output`
     (`on_writable`); see the module's docstring for the order."""
 
-    def on_request(self, stream: Stream, head: HeadIn, varying: bytes | None, data: bytes) -> None:
-        """A whole request."""
+    def on_requests(self, requests: "Sequence[Request[HeadIn]]") -> None:
+        """Whole requests, most likely all that were in a read. What holds them is used again."""
         ...
 
     def on_headers(self, stream: Stream, head: HeadIn, varying: bytes | None, end_stream: bool) -> None:
@@ -131,6 +135,10 @@ class Handler(Protocol[HeadIn]):
 
     def on_data(self, stream: Stream, data: Buffer, end_stream: bool) -> None:
         """More of a body; perhaps empty when `end_stream`."""
+        ...
+
+    def on_pieces(self, stream: Stream, pieces: "Sequence[Buffer]", end_stream: bool) -> None:
+        """Means `on_data` for each of them, the last one with `end_stream`."""
         ...
 
     def on_trailers(self, stream: Stream, headers: Headers) -> None:
@@ -177,7 +185,7 @@ class ConnectionStatistics:
 
     requests: int
     requests_at_once: int
-    """Those that came by `on_request`."""
+    """Those that came by `on_requests`."""
     responses_at_once: int
     """Those that `respond` wrote without queueing."""
     data_bytes: int
@@ -228,7 +236,6 @@ class Connection(Sender, Generic[Head]):
         self.last_stream_id = 0
         """The highest that the peer has used."""
         self._handler = handler
-        self._on_request = handler.on_request
         self._limits = settings.limits
         self._headers = HeaderDecoder(interpret, settings.varying, settings.limits)
         # What is half-way: a frame, a DATA frame that is handed on in pieces, a header block over several frames.
@@ -428,8 +435,8 @@ class Connection(Sender, Generic[Head]):
         size = len(data)
         while at < size and self.phase is not _CLOSED:
             if self._data_left:
-                at += self._receive_piece(view[at : at + self._data_left])
-                progress = progress or not self._data_left
+                before, at = at, self._receive_pieces(view, at)
+                progress = progress or not self._data_left or at - before > MAX_FRAME_SIZE
             elif not self._partial and self._begins_large_data(view, at):
                 at += HEADER_BYTES
             else:
@@ -445,18 +452,23 @@ class Connection(Sender, Generic[Head]):
                     at = size
         return progress
 
-    def _frames(self, data: bytes, at: int) -> int:
+    def _frames(self, data: bytes, at: int) -> int:  # noqa: C901 - one loop, for speed
         """Handle the frames that are complete in `data` from `at`; where the first one begins that is not.
 
-        Of a large DATA frame that is not complete only the header is taken; its payload is `_data_left`.
+        Of a large DATA frame only the header is taken, and no frame behind it; its payload is `_data_left`.
 
-        The first branch is the hot path of the whole server: HEADERS of the next stream, whole and plain, and the DATA
-        that ends the request right behind. It assigns the states that the table of `streams` would give.
+        Two branches are the hot path of the whole server. The first is HEADERS of the next stream, whole and plain, and
+        the DATA that ends the request right behind. The second is such DATA that comes later in the same read, since
+        some clients send the heads of many requests first. Requests are handed on together, and heads wait for their
+        data, until there is any other frame or the read is over. Both branches assign the states that the table of
+        `streams` would give.
         """
         unpack = FRAME_HEADER.unpack_from
         known = self._headers.blocks.get
         streams, inbound = self.streams, self._inbound
         most_streams = self._limits.concurrent_streams
+        whole: list[Request[Head]] = []
+        waiting: dict[int, tuple[Stream, Result[Head]]] = {}
         end = len(data)
         last = end - HEADER_BYTES
         while at <= last:
@@ -464,16 +476,39 @@ class Connection(Sender, Generic[Head]):
             body = at + HEADER_BYTES
             after = body + (high << 8 | low)
             if after > end or after - body > MAX_FRAME_SIZE:
+                self._hand_over(whole, waiting)
+                if self.phase is _CLOSED:
+                    return end
                 return self._incomplete(data, at, after - body, kind, flags, stream_id & STREAM_ID_MASK)
             at = after
             if stream_id != self._next_plain_id or kind != _HEADERS or flags != _END_HEADERS:
-                self._frame(kind, flags, stream_id & STREAM_ID_MASK, data, body, after)
+                if kind == _DATA and flags == _END_STREAM and stream_id in waiting:
+                    stream, (head, varying, content_length) = waiting[stream_id]
+                    length = after - body
+                    if length <= inbound.left and (content_length < 0 or content_length == length):
+                        inbound.left -= length
+                        inbound.credit += length
+                        stream.state = _HALF_CLOSED_REMOTE
+                        streams[stream_id] = stream
+                        del waiting[stream_id]
+                        whole.append((stream, head, varying, data[body:after]))
+                        continue
+                if whole or waiting:
+                    self._hand_over(whole, waiting)
+                if kind == _DATA and after - body > _LARGE and not flags & _PADDED and self.phase is not _CLOSED:
+                    self._begin_data(after - body, flags, stream_id & STREAM_ID_MASK)
+                    return body
+                if self.phase is not _CLOSED:
+                    self._frame(kind, flags, stream_id & STREAM_ID_MASK, data, body, after)
                 if self.phase is _CLOSED:
                     return end
                 continue
             block = data[body:after]
             result = known(block)
             if result is None:
+                self._hand_over(whole, waiting)
+                if self.phase is _CLOSED:
+                    return end
                 result = self._request_head(stream_id, block)
             else:
                 self._header_hits += 1
@@ -481,9 +516,12 @@ class Connection(Sender, Generic[Head]):
             self._next_plain_id = stream_id + 2
             if result is None:
                 continue
-            if len(streams) >= most_streams and self._refuses(stream_id):
-                continue
-            head, varying, content_length = result
+            if len(streams) + len(waiting) >= most_streams:
+                self._hand_over(whole, waiting)
+                if self.phase is _CLOSED:
+                    return end
+                if len(streams) >= most_streams and self._refuses(stream_id):
+                    continue
             stream = Stream(stream_id, data[body - 4 : body], _OPEN, self._peer_window)
             if at <= last:
                 high, low, kind, flags, next_id = unpack(data, at)
@@ -493,6 +531,7 @@ class Connection(Sender, Generic[Head]):
                 length = high << 8 | low
                 body = at + HEADER_BYTES
                 after = body + length
+                head, varying, content_length = result
                 if (
                     flags == _END_STREAM
                     and kind == _DATA
@@ -505,16 +544,27 @@ class Connection(Sender, Generic[Head]):
                     at = after
                     inbound.left -= length
                     inbound.credit += length
-                    self._data_bytes += length
-                    self._requests_at_once += 1
                     stream.state = _HALF_CLOSED_REMOTE
                     streams[stream_id] = stream
-                    self._on_request(stream, head, varying, data[body:after])
-                    if inbound.credit * 2 >= inbound.size:
-                        self._give_back(0)
+                    whole.append((stream, head, varying, data[body:after]))
                     continue
-            self._open(stream, head, varying, content_length, False)
+            waiting[stream_id] = stream, result
+        self._hand_over(whole, waiting)
         return at
+
+    def _hand_over(self, whole: "list[Request[Head]]", waiting: "dict[int, tuple[Stream, Result[Head]]]") -> None:
+        """Tell of the requests that are whole, and of the heads whose data comes later."""
+        if whole:
+            self._requests_at_once += len(whole)
+            self._data_bytes += sum([len(data) for _, _, _, data in whole])
+            self._handler.on_requests(whole)
+            whole.clear()
+            if self._inbound.credit * 2 >= self._inbound.size:
+                self._give_back(0)
+        for stream, (head, varying, content_length) in waiting.values():
+            if self.phase is not _CLOSED:
+                self._open(stream, head, varying, content_length, False)
+        waiting.clear()
 
     def _incomplete(self, data: bytes, at: int, length: int, kind: int, flags: int, stream_id: int) -> int:
         """A frame that is not all there, or too long to ever be. Where to go on."""
@@ -743,14 +793,66 @@ class Connection(Sender, Generic[Head]):
         except StreamFault as fault:
             self._stream_fault(stream_id, fault)
 
-    def _receive_piece(self, piece: memoryview) -> int:
-        """Hand on a part of the payload of a large DATA frame. Its length."""
-        length = len(piece)
-        self._data_left -= length
+    def _receive_pieces(self, view: memoryview, at: int) -> int:
+        """Hand on what is there of the payload of a large DATA frame, and of those behind it. Where to go on."""
         stream = self._data_stream
-        if stream is not None and stream.state is not State.CLOSED:
-            self._hand_on(stream, piece, self._data_ends and not self._data_left)
-        return length
+        after = min(at + self._data_left, len(view))
+        self._data_left -= after - at
+        if stream is None or stream.state is State.CLOSED:
+            return after
+        if self._data_left or self._data_ends:
+            self._hand_on(stream, view[at:after], self._data_ends and not self._data_left)
+            return after
+        pieces: list[Buffer] = [view[at:after]]
+        after = self._collect(stream, view, after, pieces)
+        ends = self._data_ends and not self._data_left
+        if len(pieces) == 1:
+            self._hand_on(stream, pieces[0], ends)
+        elif stream.state is _HALF_CLOSED_LOCAL:
+            self._hand_on(stream, b"", ends)
+        else:
+            if stream.inbox is not None:
+                stream.inbox.heard = self._now
+            if ends:
+                stream.state = _HALF_CLOSED_REMOTE
+            self._handler.on_pieces(stream, pieces, ends)
+        return after
+
+    def _collect(self, stream: Stream, view: memoryview, at: int, pieces: list[Buffer]) -> int:
+        """Take the DATA frames of a stream that follow each other from `at`: most of a large message is nothing else.
+
+        It accounts for them as `_data_target` does. A frame with which anything is wrong is left for that.
+        """
+        inbound, inbox, wire_id, size = self._inbound, stream.inbox, stream.id, len(view)
+        if inbox is None:
+            return at
+        left, content_left, windows = 0, inbox.content_left, min(inbound.left, inbox.left)
+        taken, ends = 0, False
+        while at + HEADER_BYTES <= size and not ends:
+            high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(view, at)
+            length = high << 8 | low
+            if kind != _DATA or stream_id != wire_id or flags & ~_END_STREAM or not 0 < length <= MAX_FRAME_SIZE:
+                break
+            ends = flags == _END_STREAM
+            total = taken + length
+            if total > windows or (content_left >= 0 and (total > content_left or (ends and total < content_left))):
+                ends = False
+                break
+            taken = total
+            body = at + HEADER_BYTES
+            at = min(body + length, size)
+            left = length - (at - body)
+            if at > body:
+                pieces.append(view[body:at])
+        inbound.left -= taken
+        inbound.unconsumed += taken
+        inbox.left -= taken
+        inbox.unconsumed += taken
+        if content_left >= 0:
+            inbox.content_left -= taken
+        self._data_bytes += taken
+        self._data_left, self._data_ends = left, ends
+        return at
 
     def _data_target(self, stream_id: int, length: int, padding: int, end_stream: bool) -> Stream | None:
         """Account for a DATA frame. Its stream, or None if it is to be ignored."""

@@ -72,7 +72,11 @@ class MetricsServer:
 
     async def close(self) -> None:
         """Stop listening. An answer that is under way may still be sent, or not."""
-        await asyncio.to_thread(self._server.shutdown)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._server.shutdown()
+        self._thread.join()  # it lives on for a moment after it was told
         self._server.server_close()
 
     def _answer(self, path: str) -> Answer:

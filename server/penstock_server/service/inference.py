@@ -13,7 +13,17 @@ from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
 from penstock_server.service.respond import respond
-from penstock_server.service.seam import Buffer, Cancel, Metadata, Parts, Reply, RequestHead, Unary, nothing_to_cancel
+from penstock_server.service.seam import (
+    Buffer,
+    Cancel,
+    Metadata,
+    Parts,
+    Reply,
+    RequestHead,
+    Unary,
+    UnaryCall,
+    nothing_to_cancel,
+)
 from penstock_server.service.skeleton import Form, Skeletons
 from penstock_server.service.timing import TIMING_KEY, server_timing
 from penstock_server.status import Status
@@ -48,14 +58,25 @@ class Inference:
         self._on_request = on_request  # told of each job before it is scheduled
         self._metadata: Metadata = ()  # of the last call
         self._facts = facts_of((), self._tenant_key)
-        self.unary = Unary(self.call)
+        self.unary = Unary(self.call, self.call_many)
 
     def call(self, head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
-        arrived = time.monotonic()
-        size = len(message)
         if self._is_exiting():
             reply(EXITING)
             return nothing_to_cancel
+        return self._call(head, message, reply, time.monotonic())
+
+    def call_many(self, calls: Sequence[UnaryCall]) -> Sequence[Cancel]:
+        """All of one read have come at once."""
+        if self._is_exiting():
+            for _, _, reply in calls:
+                reply(EXITING)
+            return [nothing_to_cancel] * len(calls)
+        arrived, call = time.monotonic(), self._call
+        return [call(head, message, reply, arrived) for head, message, reply in calls]
+
+    def _call(self, head: RequestHead, message: Buffer, reply: Reply, arrived: float) -> Cancel:
+        size = len(message)
         if not self.budget.take(size):
             reply(self.dialect.too_many_bytes)
             return nothing_to_cancel

@@ -87,11 +87,16 @@ class StreamHandler(Protocol):
     def on_writable(self) -> None: ...
 
 
+UnaryCall = tuple[RequestHead, Buffer, Reply]
+
+
 @dataclass(frozen=True, slots=True)
 class Unary:
     """A method with one request and one response."""
 
     call: Callable[[RequestHead, Buffer, Reply], Cancel]
+    call_many: Callable[[Sequence[UnaryCall]], Sequence[Cancel]] | None = None
+    """`call` for each of the calls that came in one read, where that costs less than one by one."""
 
 
 @dataclass(frozen=True, slots=True)

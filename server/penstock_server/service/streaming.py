@@ -478,7 +478,7 @@ class InferStream:
         self._nbytes -= asked.size
         self._service.budget.give(asked.size)
         asked.message = b""
-        asked.job = None  # which knows this: together they would be garbage that only the collector finds
+        asked.job = None  # which knows this: together they would wait for the garbage collector
 
     def _end(self, failure: Failure | None = None) -> None:
         """It is over, well or with a failure."""

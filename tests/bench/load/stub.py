@@ -4,7 +4,7 @@ It speaks just enough HTTP/2 to answer `ModelInfer` of a model "stub" (one FP32 
 the speed of plain Python: for each DATA frame that ends a stream, prebuilt frames with the request's id in them. All
 other calls of the protocol are answered by the table in `OTHERS`. It can stall once, and it can die.
 
-It runs in a thread of the test (`serving`), or as a process: `python stub.py [stall_at stall_for]` prints its port.
+It runs in a thread of the test (`serving`), or as a process: `python stub.py [stall_after stall_for]` prints its port.
 """
 
 import selectors
@@ -47,6 +47,8 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
 
 
+_BUSY = 100
+"""More answers than are asked for before a load."""
 _STATIC = b"\x88\x0f\x10\x10application/grpc"  # status 200 and the content type, without the dynamic table
 _OK = b"\x00\x0bgrpc-status\x010"
 
@@ -55,8 +57,8 @@ _OK = b"\x00\x0bgrpc-status\x010"
 class Behaviour:
     """What it does besides answering."""
 
-    stall_at: float = float("inf")
-    """Seconds after the start at which everything stands still, once."""
+    stall_after: int = 10**12
+    """Answers after which everything stands still, once."""
     stall_for: float = 0.0
     service_time: float = 0.0
     """Seconds that each turn of its loop takes: much more than the generator beside it does."""
@@ -67,6 +69,8 @@ class Behaviour:
     settings: bytes = b""
     failing: str = ""
     """A gRPC status with which `ModelInfer` is answered instead."""
+    failing_after: int = 0
+    """Answers of a connection after which it is."""
     blocks: list[bytes] = field(default_factory=list[bytes])
     """The header blocks of `ModelInfer` as they came."""
     record: bool = False
@@ -130,7 +134,7 @@ class _Connection:
         body = b"".join(self.bodies.pop(stream))
         if path != "ModelInfer":
             message = OTHERS[path].SerializeToString()
-        elif self.behaviour.failing:
+        elif self.behaviour.failing and self.answers >= self.behaviour.failing_after:
             trailers = _STATIC + b"\x00\x0bgrpc-status" + bytes((len(self.behaviour.failing),))
             return _frame(1, 5, stream, trailers + self.behaviour.failing.encode())
         else:
@@ -146,16 +150,16 @@ def serve(listener: socket.socket, behaviour: Behaviour, stop: threading.Event) 
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     connections: dict[int, _Connection] = {}
-    stall_at = time.monotonic() + behaviour.stall_at
+    stalled = False
     drop_at = time.monotonic() + behaviour.drop_at
     while not stop.is_set():
         ready = selector.select(0.05)
         if ready:
             time.sleep(behaviour.service_time)
         for key, _ in ready:
-            if time.monotonic() > stall_at:
+            if not stalled and sum(one.answers for one in connections.values()) >= behaviour.stall_after:
                 time.sleep(behaviour.stall_for)
-                stall_at = float("inf")
+                stalled = True
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
             if sock is listener:
@@ -166,7 +170,8 @@ def serve(listener: socket.socket, behaviour: Behaviour, stop: threading.Event) 
                 continue
             try:
                 data = sock.recv(65536)
-                if time.monotonic() > drop_at and len(data) > 200:  # more than a client that asks a single thing
+                busy = connections[sock.fileno()].answers > _BUSY
+                if busy and time.monotonic() > drop_at:
                     drop_at = float("inf")
                 elif data:
                     sock.sendall(connections[sock.fileno()].receive(data))
@@ -199,7 +204,9 @@ def serving(behaviour: Behaviour) -> Generator[int]:
 
 
 if __name__ == "__main__":
-    stall = [float(each) for each in sys.argv[1:3]] or [float("inf"), 0.0]
+    own_behaviour = Behaviour()
+    if len(sys.argv) == 3:
+        own_behaviour = Behaviour(stall_after=int(sys.argv[1]), stall_for=float(sys.argv[2]))
     own = socket.create_server(("127.0.0.1", 0))
     print(own.getsockname()[1], flush=True)
-    serve(own, Behaviour(stall_at=stall[0], stall_for=stall[1]), threading.Event())
+    serve(own, own_behaviour, threading.Event())

@@ -11,7 +11,7 @@ import numpy as np
 
 from penstock_bench.peers.base import PeerFailed, ProtocolName, RunningPeer
 from penstock_bench.peers.bodies import raw
-from penstock_bench.peers.models import Array, BenchModel, Rows, make
+from penstock_bench.peers.models import Array, BenchModel, ModelSet, Rows, make
 
 Answer = Callable[[BenchModel, Rows], list[Array]]
 
@@ -90,14 +90,14 @@ class FakePeer:
         if self.cannot_prepare:
             raise PeerFailed(self.cannot_prepare)
 
-    def start(self, model: BenchModel) -> RunningPeer:
+    def start(self, models: ModelSet) -> RunningPeer:
         self.diary.append(f"start {self.name}")
         self.starts += 1
         if self.starts == self.interrupt_at:
             raise KeyboardInterrupt
         if self.cannot_start:
             raise PeerFailed(self.cannot_start)
-        self.server = HttpServer(model, self.answer)
+        self.server = HttpServer(models.only, self.answer)
         return RunningPeer("127.0.0.1", self.server.port, (), self.remark, raw("/"))
 
     def stop(self) -> None:

@@ -10,7 +10,8 @@ import pytest
 from penstock_bench.peers.asking import check, wait_until_ready
 from penstock_bench.peers.base import PeerFailed, RunningPeer
 from penstock_bench.peers.bodies import raw, text
-from penstock_bench.peers.models import Array, BenchModel, Rows, make
+from penstock_bench.peers.loads import Effort, Load, plan_of
+from penstock_bench.peers.models import Array, BenchModel, Rows, make, make_set
 from penstock_bench.peers.process import free_port
 from tests.bench.peers.fakes import Answer, HttpServer, iris, right, wrong
 
@@ -99,6 +100,33 @@ def test_the_models_take_batches(
     for together, alone in zip(model.expected(rows), model.expected(rows[1:2]), strict=True):
         assert np.allclose(together[1:2].astype(float), alone.astype(float), 1e-4, 1e-5)
     assert model.parse(b"".join(values[:1].tobytes() for values in model.expected(rows)))[0].shape[0] == 1
+
+
+def test_the_mix_is_of_models_that_differ(tmp_path: Path) -> None:
+    """Sixteen, each asked in four shapes; two of equal inputs have other answers, so that a mix-up is seen."""
+    found = make_set("mix", tmp_path)
+    assert (len(found.models), len(found.rows), found.forms) == (16, 4, 64)
+    assert len({model.name for model in found.models}) == 16
+    same = [model for model in found.models if model.shape == (4,)]
+    rows = same[0].draw(1, seed=1)
+    answers = [model.expected(rows)[0].tobytes() for model in same]
+    assert len(set(answers)) == len(same) == 4
+
+
+def test_a_load_on_the_mix_is_of_all_forms(tmp_path: Path) -> None:
+    """With a timeout on each call, in equal parts, and no more requests prepared than one process can hold."""
+    found = make_set("mix", tmp_path)
+    peer = RunningPeer("127.0.0.1", 1, ())
+    plan = plan_of(Load(4, 64), Effort(), peer, found, round=3)
+    assert {(item.model, item.rows) for item in plan.mix} == {
+        (model.name, rows) for model in found.models for rows in (1, 2, 4, 8)
+    }
+    assert {item.weight for item in plan.mix} == {1.0}
+    assert plan.timeouts is not None
+    assert plan.timeouts.indexed
+    assert plan.variants * len(plan.mix) <= 8192
+    alone = plan_of(Load(4, 64), Effort(), peer, make_set("iris", tmp_path), round=3)
+    assert ([item.model for item in alone.mix], alone.variants, alone.timeouts) == (["iris"], 2048, None)
 
 
 def test_a_model_is_the_same_every_time(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from penstock_bench.results import read_report
     ("typed", "sentence"),
     [
         (["--only", "tritn"], "there is no peer 'tritn': there are penstock"),
-        (["--model", "resnet"], "there is no model 'resnet': there are iris, mlp, image"),
+        (["--model", "resnet"], "there is no model 'resnet': there are iris, mlp, image, mix"),
         (["--load", "64"], "a load is CONNECTIONSxDEPTH, such as 4x64"),
         (["--seconds", "fast"], "a time is a number and us, ms, s or m"),
         (["--seconds", "1ms"], "a load is measured for 0.1 s to an hour"),
@@ -37,7 +37,7 @@ def test_what_makes_no_sense_is_refused(
 def test_penstock_is_measured_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A real server, in two rounds, beside a transport that there is not: that one is reported, and status 1 tells."""
     places = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
-    short = ["--model", "iris", "--load", "2x4", "--seconds", "200ms", "--warmup", "0s"]
+    short = ["--model", "iris", "--load", "2x4", "--seconds", "1s", "--warmup", "0s"]
     assert run(["peers", "--only", "penstock-grpcio,penstock-pigeon", *short, *places]) == 1
     report = read_report(tmp_path / "results" / "report.json")
     good, bad = report.series

@@ -1,5 +1,6 @@
 """Medians, ratios and tables out of turns."""
 
+import msgspec
 import pytest
 
 from penstock_bench.peers.compare import Group, groups, ratio_of, series_of
@@ -90,14 +91,50 @@ def test_tables_without_any_measurement_are_left_out() -> None:
     assert groups([result("a", 1.0)], ["mlp"], [DEEP], ["penstock bench"], 1) == []
 
 
+def test_what_timeouts_cost_is_told_by_their_row() -> None:
+    """In CPU, against the same peer's load without them, round by round; h2load has none."""
+    late = Load(4, 64, timeouts=True)
+    turns = [
+        Turn(
+            model="iris",
+            round=round,
+            measured=[
+                Measured(
+                    load=str(load),
+                    words=f"{load}",
+                    client="penstock bench",
+                    point=msgspec.structs.replace(point(10.0), server_cpu=cpu),
+                )
+                for load, cpu in ((DEEP, plain), (late, timed))
+            ],
+        )
+        for round, (plain, timed) in enumerate([(10e-6, 15e-6), (20e-6, 40e-6)])
+    ]
+    ours = PeerResult(name="a", title="A", protocol="gRPC", remark="a remark", settings={}, turns=turns)
+    found = groups([ours], ["iris"], [DEEP, late], ["penstock bench", "h2load"], 2)
+    assert [group.load for group in found] == [DEEP, late]
+    assert found[0].rows[0].series.remark == "a remark"
+    assert found[1].rows[0].series.remark.startswith("1.8 (1.5-2.0) x the CPU/request of 4x64 without timeouts")
+    assert "4 connections x 64, a timeout on every call" in markdown(found)
+
+
 def test_loads_over_http() -> None:
-    """Depth becomes 64 connections, once."""
+    """Depth becomes 64 connections, once; timeouts are gRPC's."""
+    assert for_protocol([WIDE, Load(64, 1, timeouts=True)], multiplexed=False) == [WIDE]
+    assert for_protocol([Load(4, 64, timeouts=True)], multiplexed=True) == [Load(4, 64, timeouts=True)]
     assert for_protocol([Load(1, 1), WIDE, DEEP], multiplexed=False) == [Load(1, 1), WIDE]
     assert for_protocol([DEEP, Load(2, 8)], multiplexed=False) == [WIDE]
     assert for_protocol([DEEP], multiplexed=True) == [DEEP]
 
 
-@pytest.mark.parametrize("text", ["", "64", "0x1", "1x0", "-1x2", "axb", "100x100", "1x2x3"])
+@pytest.mark.parametrize("text", ["4x64", "64x1+timeout"])
+def test_loads_are_read_as_they_are_written(text: str) -> None:
+    """Results are found by these words."""
+    assert str(parse(text)) == text
+    assert parse(text).timeouts == text.endswith("timeout")
+
+
+@pytest.mark.parametrize("text", ["", "64", "0x1", "1x0", "-1x2", "axb", "100x100", "1x2x3", "4x64+", "4x64+tea"])
 def test_a_load_that_makes_no_sense(text: str) -> None:
     """Is refused with a sentence that shows a right one."""
     with pytest.raises(ValueError, match="such as 4x64"):

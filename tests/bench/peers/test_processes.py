@@ -16,11 +16,11 @@ from penstock_bench.peers.workshop import Workshop, WorkshopBusy, size_of
 _FAMILY = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
 child = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 open("child", "w").write(str(child.pid))
-time.sleep(60)
+time.sleep(300)
 """
 
 
@@ -41,7 +41,7 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
 
 def _until_it_ends(process: ServerProcess) -> str:
     """What is said of a process that has ended by itself."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         try:
             process.check_alive()
@@ -55,7 +55,7 @@ def test_nothing_is_left_of_a_server(process: ServerProcess) -> None:
     """Neither a child that left the group and hears no SIGTERM, nor the folder."""
     process.start([sys.executable, "-c", _FAMILY], {})
     note = process.scratch / "child"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not (note.exists() and note.read_text()):
         process.check_alive()
         assert time.monotonic() < deadline

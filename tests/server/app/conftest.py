@@ -73,12 +73,12 @@ class Caller:
     async def __aexit__(self, *_: object) -> None:
         await self.channel.close()
 
-    async def __call__(self, path: str, request: Message, response: type[Message], timeout: float = 30) -> Any:
+    async def __call__(self, path: str, request: Message, response: type[Message], timeout: float = 60) -> Any:
         """The response; raises AioRpcError."""
         call: aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(path)
         return response.FromString(await call(request.SerializeToString(), timeout=timeout))
 
-    async def end(self, path: str, request: Message, timeout: float = 30) -> tuple[grpc.StatusCode, str]:
+    async def end(self, path: str, request: Message, timeout: float = 60) -> tuple[grpc.StatusCode, str]:
         """How a call ends."""
         call: aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(path)
         try:

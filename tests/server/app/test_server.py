@@ -117,7 +117,7 @@ async def test_bad_models_do_not_keep_good_ones_from_being_served(start: Start, 
 
 
 def http_status(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     status = connection.getresponse().status
     connection.close()
@@ -213,7 +213,7 @@ async def test_batch_sizes_that_nobody_gave(start: Start, tmp_path: Path) -> Non
 GATED = """
     import shared
     shared.arrived.release()
-    assert shared.gate.wait(30)
+    assert shared.gate.wait(60)
     return {"Y": inputs["X"]}
 """
 
@@ -227,7 +227,7 @@ def make_gate(shared: ModuleType) -> threading.Event:
 
 async def arrives(shared: ModuleType) -> None:
     """A model has come to the gate."""
-    assert await asyncio.to_thread(shared.arrived.acquire, True, 30)
+    assert await asyncio.to_thread(shared.arrived.acquire, True, 60)
 
 
 async def until(condition: Callable[[], bool], call: Caller) -> None:
@@ -291,7 +291,7 @@ async def test_calls_in_flight_are_answered_before_the_server_stops(
         calls += [asyncio.ensure_future(call(INFER, request("gated", [n, n]), pb.ModelInferResponse)) for n in (1, 2)]
         (version,) = server.models.versions()
         await until(lambda: version.driver.statistics().queued == 2, call)
-        stopping = asyncio.ensure_future(server.stop(30))
+        stopping = asyncio.ensure_future(server.stop(60))
         assert await asyncio.to_thread(http_status, server.metrics_port, "/v2/health/ready") == 503
         async with Caller(server.port) as late:
             assert (await late.end(INFER, request("gated", [9, 9])))[0] is grpc.StatusCode.UNAVAILABLE
@@ -315,7 +315,7 @@ async def test_what_takes_too_long_is_cut_off(start: Start, tmp_path: Path, shar
     gate.set()
     for thread in threading.enumerate():
         if thread.name.startswith("penstock"):
-            await asyncio.to_thread(thread.join, 20)
+            await asyncio.to_thread(thread.join, 60)
     assert penstock_threads() == []
 
 
@@ -333,9 +333,12 @@ async def test_nothing_stays_behind(tmp_path: Path) -> None:
                 await call(INFER, request(model, [1, 2]), pb.ModelInferResponse)
         assert await server.stop()
         assert penstock_threads() == []
+        # The first round opens what grpc and the loop keep for the whole process.
+        async with asyncio.timeout(60):  # the client's connections are closed by a thread of grpc's
+            while len(open_files) > 1 and len(os.listdir("/proc/self/fd")) > open_files[1]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
         open_files.append(len(os.listdir("/proc/self/fd")))
-    # The first round opens what grpc and the loop keep for the whole process.
-    assert open_files[3] <= open_files[1]
+    assert len(open_files) == 4
 
 
 async def test_a_port_that_is_taken(start: Start, tmp_path: Path) -> None:
@@ -376,7 +379,7 @@ async def test_stopping_what_has_not_started(tmp_path: Path) -> None:
 async def test_a_start_that_is_broken_off(tmp_path: Path, shared: ModuleType) -> None:
     """By a signal, say, while a model loads: what had been started is stopped."""
     gate = make_gate(shared)
-    wait = "import shared; shared.arrived.release(); assert shared.gate.wait(30)"
+    wait = "import shared; shared.arrived.release(); assert shared.gate.wait(60)"
     add_python(tmp_path, "first")
     add_python(tmp_path, "second", load=wait)
     server = PenstockServer(settings_for(tmp_path, metrics_port=0))
@@ -400,7 +403,10 @@ async def test_a_server_says_how_it_is(start: Start, transport: TransportName, t
 
 
 async def test_a_stop_under_load_leaves_no_call_without_a_reason(start: Start, tmp_path: Path) -> None:
-    """Calls that came in before are answered, those after it refused as UNAVAILABLE: none is just cut off."""
+    """Calls that came in before are answered, those after it refused as UNAVAILABLE: none is just cut off.
+
+    By the server as long as it listens; it says itself what gRPC says of one that does not listen any more.
+    """
     add_python(tmp_path, "m")
     server = await start(tmp_path)
     ends: Counter[tuple[grpc.StatusCode, str]] = Counter()
@@ -424,8 +430,9 @@ async def test_a_stop_under_load_leaves_no_call_without_a_reason(start: Start, t
         grpc.StatusCode.UNAVAILABLE,
         "GRPC server is shutting down and has stopped accepting new requests.",
     )
-    assert set(ends) == {(grpc.StatusCode.OK, ""), refused}
-    assert ends[refused] == 40
+    assert ends[refused] > 0
+    assert {code for code, _ in ends} == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert ends.total() - ends[grpc.StatusCode.OK, ""] == 40
 
 
 @pytest.mark.parametrize(

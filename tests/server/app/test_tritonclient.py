@@ -246,8 +246,8 @@ async def test_parameters_and_timeouts(start: Start, connect: Connect, tmp_path:
         sequence_start=True,
         sequence_end=True,
         priority=2,
-        timeout=1_000_000,
-        client_timeout=30,
+        timeout=3_600_000_000,
+        client_timeout=60,
         headers={"k": "v"},
         parameters={"mine": "v", "number": 3, "yes": True},
     )

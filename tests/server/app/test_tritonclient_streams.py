@@ -56,7 +56,7 @@ class Blocking:
         self._client.async_stream_infer(model, inputs, **more)
 
     def answers(self, count: int) -> list[Answer]:
-        found = [self._answers.get(timeout=20) for _ in range(count)]
+        found = [self._answers.get(timeout=60) for _ in range(count)]
         self._client.stop_stream()
         self._client.close()
         assert self._answers.empty()
@@ -86,7 +86,7 @@ async def test_decoupled_with_an_empty_final_response(server: PenstockServer) ->
     def use() -> list[Answer]:
         stream = Blocking(server)
         stream.ask("repeat", repeat(3), request_id="a", enable_empty_final_response=True)
-        found = [stream._answers.get(timeout=20) for _ in range(4)]
+        found = [stream._answers.get(timeout=60) for _ in range(4)]
         stream.ask("repeat", repeat(2), request_id="b")
         return found + stream.answers(2)
 
@@ -135,7 +135,7 @@ async def test_a_client_that_cancels_its_stream(server: PenstockServer) -> None:
         came: queue.Queue[Answer] = queue.Queue()
         client.start_stream(lambda result, error: came.put((result, error)))
         client.async_stream_infer("repeat", repeat(1 << 30))
-        came.get(timeout=20)
+        came.get(timeout=60)
         client.stop_stream(cancel_requests=True)
         client.close()
 
@@ -143,4 +143,4 @@ async def test_a_client_that_cancels_its_stream(server: PenstockServer) -> None:
     (version,) = [each for each in server.models.versions() if each.spec.name == "repeat"]
     idle = asyncio.Event()
     version.driver.drain(idle.set)
-    await asyncio.wait_for(idle.wait(), 20)
+    await asyncio.wait_for(idle.wait(), 60)

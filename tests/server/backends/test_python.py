@@ -243,7 +243,7 @@ def test_two_instances_are_in_infer_at_the_same_time(workshop: PythonWorkshop) -
     module.__dict__["barrier"] = threading.Barrier(2)
     sys.modules["meeting"] = module
     try:
-        made = workshop.make(source('import meeting\nmeeting.barrier.wait(20)\nreturn {"Y": inputs["X"]}'))
+        made = workshop.make(source('import meeting\nmeeting.barrier.wait(60)\nreturn {"Y": inputs["X"]}'))
         with ThreadPoolExecutor(2) as pool:
             for outputs in pool.map(
                 lambda instance: instance.run(batch_of({"X": sample(FP32, 1)}, 1)), instances(workshop, made, 2)

@@ -64,7 +64,7 @@ async def test_each_batch_ends_once_in_order() -> None:
     for batch in batches:
         one.start(batch, desk.done)
     await desk.wait_for(20)
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
     assert [batch for batch, _ in desk.ended] == batches
     assert all(outcome is batch.inputs for batch, outcome in desk.ended)
     assert all(0 < batch.started <= batch.ended for batch in batches)
@@ -83,7 +83,7 @@ async def test_whatever_an_instance_raises_the_next_batch_runs(error: BaseExcept
     one.start(a_batch(0), desk.done)
     one.start(a_batch(1), desk.done)
     await desk.wait_for(2)
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
     (failed, failure), (good, outputs) = desk.ended
     assert isinstance(failure, Failure)
     assert failure.status is Status.INTERNAL
@@ -102,7 +102,7 @@ async def test_a_deliberate_error_keeps_its_words() -> None:
     desk, one = Desk(), runner(FakeInstance(work))
     one.start(a_batch(), desk.done)
     await desk.wait_for(1)
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
     assert desk.ended[0][1] == Failure(Status.NOT_FOUND, "no such word in the dictionary")
 
 
@@ -125,7 +125,7 @@ async def test_an_idle_runner_holds_nothing_of_its_last_batch() -> None:
     desk.ended.clear()
     for event in freed:  # were the thread to keep one, the test would time out
         await event.wait()
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
 
 
 async def test_close_waits_for_the_batch_that_runs() -> None:
@@ -134,15 +134,15 @@ async def test_close_waits_for_the_batch_that_runs() -> None:
 
     def work(batch: ModelBatch) -> Tensors:
         runs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return batch.inputs
 
     instance, desk = FakeInstance(work), Desk()
     one = runner(instance)
     assert repr(one) == "<ThreadRunner m: running>"
     one.start(a_batch(), desk.done)
-    closing = asyncio.ensure_future(asyncio.to_thread(one.close, 20))
-    assert await asyncio.to_thread(runs.wait, 20)
+    closing = asyncio.ensure_future(asyncio.to_thread(one.close, 60))
+    assert await asyncio.to_thread(runs.wait, 60)
     assert not instance.closed
     go_on.set()
     assert await closing
@@ -157,19 +157,19 @@ async def test_close_does_not_wait_for_ever() -> None:
 
     def work(batch: ModelBatch) -> Tensors:
         runs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return batch.inputs
 
     instance, desk = FakeInstance(work), Desk()
     one = runner(instance)
     one.start(a_batch(), desk.done)
-    assert await asyncio.to_thread(runs.wait, 20)
+    assert await asyncio.to_thread(runs.wait, 60)
     assert not one.close(0.0)
     assert not instance.closed
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "penstock m")
     go_on.set()
     await desk.wait_for(1)
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
 
 
 @pytest.mark.parametrize("error", [OSError("stuck"), SystemExit(1), KeyboardInterrupt()])
@@ -183,7 +183,7 @@ async def test_an_instance_that_cannot_be_closed_is_logged(
             raise error
 
     with caplog.at_level(logging.ERROR):
-        assert await asyncio.to_thread(runner(Stuck()).close, 10)
+        assert await asyncio.to_thread(runner(Stuck()).close, 60)
     (record,) = caplog.records
     assert "closing m failed" in record.getMessage()
 
@@ -194,18 +194,18 @@ def test_an_answer_that_comes_after_the_loop_has_ended_is_logged(caplog: pytest.
 
     def work(batch: ModelBatch) -> Tensors:
         runs.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return batch.inputs
 
     async def begin() -> ThreadRunner:
         one = runner(FakeInstance(work))
         one.start(a_batch(), lambda batch, outcome: None)
-        assert await asyncio.to_thread(runs.wait, 20)
+        assert await asyncio.to_thread(runs.wait, 60)
         return one
 
     one = asyncio.run(begin())
     go_on.set()
-    assert one.close(20)
+    assert one.close(60)
     assert "finished a batch after the server had stopped" in caplog.text
 
 
@@ -235,7 +235,7 @@ async def test_what_is_known_to_be_short_runs_at_once() -> None:
     assert (len(desk.ended), threads.running) == (1, 0)
     threads.running = 1  # something else runs, but this is shorter than the way to the thread
     assert one.start(a_batch(), desk.done) is not None
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
 
 
 async def test_runs_in_the_thread_are_measured() -> None:
@@ -255,7 +255,7 @@ async def test_runs_in_the_thread_are_measured() -> None:
     one.start(a_batch(), desk.done)
     await desk.wait_for(133)
     assert inline.may_run(1, others=False)
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)
 
 
 async def test_nothing_runs_at_once_while_its_instance_runs_in_the_thread() -> None:
@@ -266,7 +266,7 @@ async def test_nothing_runs_at_once_while_its_instance_runs_in_the_thread() -> N
         number = int(batch.inputs["X"][0])
         if number == 1:
             running.set()
-            go_on.wait(20)
+            go_on.wait(60)
             running.clear()
         elif running.is_set():
             overlaps.append(number)
@@ -275,7 +275,7 @@ async def test_nothing_runs_at_once_while_its_instance_runs_in_the_thread() -> N
     desk, inline = Desk(), Inline(below=1.0)
     one = ThreadRunner(FakeInstance(work), asyncio.get_running_loop().call_soon_threadsafe, "m", inline)
     one.start(a_batch(1), desk.done)
-    await asyncio.to_thread(running.wait, 20)
+    await asyncio.to_thread(running.wait, 60)
     for _ in range(40):
         inline.ran(1, 1e-6)
     assert inline.may_run(1, others=True)
@@ -284,4 +284,4 @@ async def test_nothing_runs_at_once_while_its_instance_runs_in_the_thread() -> N
     await desk.wait_for(2)
     assert one.start(a_batch(3), desk.done) is not None
     assert overlaps == []
-    assert await asyncio.to_thread(one.close, 10)
+    assert await asyncio.to_thread(one.close, 60)

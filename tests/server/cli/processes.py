@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-PENSTOCK = (sys.executable, "-c", "from penstock_server.cli.main import main; main()")
-END_SECONDS = 20.0
+MAIN = "from penstock_server.cli.main import main; main()"
+# A shell's background jobs ignore Ctrl-C, and so would their children.
+CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+PENSTOCK = (sys.executable, "-c", CTRL_C + MAIN)
+END_SECONDS = 100.0
 
 Record = Mapping[str, Any]
 """A line of the log."""
@@ -87,12 +90,16 @@ class Server:
 
 
 @contextmanager
-def serving(*arguments: object, variables: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """`penstock serve` with these arguments, on free ports unless they say otherwise. Killed at the end if need be."""
+def serving(*arguments: object, patience: Mapping[str, float] | None = None) -> Iterator[Server]:
+    """`penstock serve` with these arguments, on free ports unless they say otherwise. Killed at the end if need be.
+
+    `patience` are times of modules, by their full names, that a test must not run into on a slow machine.
+    """
     options: Sequence[object] = ("--log-format", "json", "--grpc-port", 0, "--metrics-port", 0, *arguments)
-    command = [*PENSTOCK, "serve", *map(str, options)]
+    times = "".join(f"import {name.rpartition('.')[0]}; {name} = {value}; " for name, value in (patience or {}).items())
+    command = [sys.executable, "-c", times + MAIN, "serve", *map(str, options)]
     with subprocess.Popen(
-        command, env=environment(variables), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield Server(process)

@@ -25,7 +25,7 @@ FLOWER = "X=5.1,3.5,1.4,0.2"
 def get(url: str) -> tuple[int, str]:
     """Status and body of an HTTP answer."""
     try:
-        with urlopen(url, timeout=10.0) as answer:
+        with urlopen(url, timeout=60.0) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
@@ -51,7 +51,7 @@ def test_the_log_says_what_is_served_where(examples: Server) -> None:
 
 def test_penstocks_client_is_answered(examples: Server) -> None:
     """The examples' known answers come back from another process."""
-    with Client(examples.target, timeout=10.0) as client:
+    with Client(examples.target, timeout=60.0) as client:
         assert client.is_ready()
         assert client.health() is Health.SERVING
         for example in all_examples():
@@ -278,7 +278,7 @@ def test_a_good_model_is_served_beside_broken_ones(spoiled: Path) -> None:
             assert reason in record["message"]
         assert get(f"{server.http}/v2/health/ready")[0] == 503
         assert get(f"{server.http}/v2/health/live")[0] == 200
-        with Client(server.target, timeout=10.0) as client:
+        with Client(server.target, timeout=60.0) as client:
             assert not client.is_ready()
             assert client.infer("iris", {"X": [[5.1, 3.5, 1.4, 0.2]]})["label"] == [[0]]
             with pytest.raises(InferenceError, match="NOT_FOUND"):

@@ -81,7 +81,7 @@ def request(server: Server, threads: ThreadPoolExecutor) -> Future[InferResult]:
     target = server.target
 
     def ask() -> InferResult:
-        with Client(target, timeout=30.0, retries=NO_RETRIES) as client:
+        with Client(target, timeout=100.0, retries=NO_RETRIES) as client:
             return client.infer("gated", {"X": [21]})
 
     answer = threads.submit(ask)
@@ -164,7 +164,7 @@ def test_a_server_that_still_loads_ends_within_a_bound(gate: Gate) -> None:
 @pytest.mark.parametrize("gate", ["load"], indirect=True)
 def test_a_load_that_ends_in_time_is_waited_for(gate: Gate) -> None:
     """Then the process ends in the orderly way, and nothing is left behind."""
-    with serving(gate.repository) as server:
+    with serving(gate.repository, patience={"penstock_server.app.run._LOADING_SECONDS": 100.0}) as server:
         server.until("message", "waiting at the gate")
         server.signal(signal.SIGTERM)
         server.until("message", "SIGTERM: draining")

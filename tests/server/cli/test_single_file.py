@@ -42,7 +42,7 @@ def doubling(file: Path, *axes: int | str) -> Path:
 
 def test_what_torch_exports_is_served(tmp_path: Path) -> None:
     """Under the file's name, in batches of up to 64 rows, with PyTorch's own answers."""
-    with serving(TORCH) as server, Client(server.target, timeout=10.0) as client:
+    with serving(TORCH) as server, Client(server.target, timeout=60.0) as client:
         assert "x FP32 [-1,4] → probabilities FP32 [-1,3]" in server.until("model", "torch_mlp")["message"]
         assert client.model_config("torch_mlp").max_batch_size == 64
         answer = client.infer("torch_mlp", {"x": TORCH_ANSWERS["x"]})
@@ -53,7 +53,7 @@ def test_what_is_no_tensor_is_left_out_with_a_remedy(tmp_path: Path) -> None:
     """skl2onnx writes probabilities as a map unless told otherwise; the labels are served all the same."""
     with serving(from_sklearn(tmp_path / "my model.onnx", zipmap=True)) as server:
         model = server.until("model")["model"]
-        with Client(server.target, timeout=10.0) as client:
+        with Client(server.target, timeout=60.0) as client:
             labels = client.infer(model, {"X": X.astype(np.float32)[:64]})["output_label"]
         assert labels[:, 0].tolist() == CLASSIFIER.predict(X[:64]).tolist()
         warning = server.until("message", "output_probability")
@@ -98,7 +98,7 @@ def test_what_a_file_says_of_itself_is_only_text(tmp_path: Path, said: Ear) -> N
 
 def test_a_fixed_batch_is_one_request(tmp_path: Path) -> None:
     """A graph without a dynamic axis takes exactly its own shape, and is not batched."""
-    with serving(doubling(tmp_path / "fixed.onnx", 2, 2)) as server, Client(server.target, timeout=10.0) as client:
+    with serving(doubling(tmp_path / "fixed.onnx", 2, 2)) as server, Client(server.target, timeout=60.0) as client:
         assert client.model_config("fixed").max_batch_size == 0
         assert client.infer("fixed", {"x": [[1, 2], [3, 4]]})["y"].tolist() == [[2, 4], [6, 8]]
 
@@ -106,5 +106,5 @@ def test_a_fixed_batch_is_one_request(tmp_path: Path) -> None:
 def test_the_batch_size_can_be_chosen(tmp_path: Path) -> None:
     """--max-batch-size is for models that do not say; a single file never does."""
     file = doubling(tmp_path / "model.onnx", "batch", 2)
-    with serving(file, "--max-batch-size", 3) as server, Client(server.target, timeout=10.0) as client:
+    with serving(file, "--max-batch-size", 3) as server, Client(server.target, timeout=60.0) as client:
         assert client.model_config("model").max_batch_size == 3

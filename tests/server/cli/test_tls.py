@@ -11,7 +11,7 @@ from penstock_server.cli import main
 from tests.server.cli.conftest import Ear, copy_of
 from tests.server.cli.processes import Server, serving
 
-ASK = ("infer", "iris", "--input", "X=5.1,3.5,1.4,0.2", "--timeout", "5")
+ASK = ("infer", "iris", "--input", "X=5.1,3.5,1.4,0.2", "--timeout", "60")
 
 
 class Pems:

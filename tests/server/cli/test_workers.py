@@ -4,7 +4,8 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from penstock_client import NO_RETRIES, Client, InferenceError
 from penstock_server.cli import main
 from penstock_server.examples import REPOSITORY
+from tests.server.cli import processes
 from tests.server.cli.conftest import Ear
-from tests.server.cli.processes import Server, penstock, serving
+from tests.server.cli.processes import Server, penstock
 from tests.server.cli.test_serve import get
 from tests.server.cli.test_signals import Gate, wait_until_refused
 
@@ -21,12 +23,22 @@ pytestmark = pytest.mark.slow  # each of them starts processes that start proces
 
 IRIS = REPOSITORY / "iris/1/model.onnx"
 FLOWER = {"X": [[5.1, 3.5, 1.4, 0.2]]}
+PATIENCE = {
+    "penstock_server.app.workers.supervisor._ANSWER_SECONDS": 50.0,
+    "penstock_server.metrics.http._ANSWER_SECONDS": 55.0,
+}
+"""A worker that has no processor for a while is no silent one here."""
+
+
+def serving(*arguments: object) -> AbstractContextManager[Server]:
+    """Two workers."""
+    return processes.serving(*arguments, "--workers", 2, patience=PATIENCE)
 
 
 def client_of(server: Server) -> Client:
     """A client with a connection of its own, and so with a worker by chance."""
     options = {"grpc.use_local_subchannel_pool": 1}
-    return Client(server.target, timeout=10.0, retries=NO_RETRIES, options=options)
+    return Client(server.target, timeout=60.0, retries=NO_RETRIES, options=options)
 
 
 def ask(server: Server, count: int) -> None:
@@ -58,7 +70,7 @@ def workers(server: Server) -> dict[int, int]:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Server]:
     """Two workers with the iris model, for tests that only ask."""
-    with serving(IRIS, "--workers", 2) as server:
+    with serving(IRIS) as server:
         server.until("ready")
         yield server
 
@@ -113,17 +125,20 @@ def test_the_port_is_refused_to_another_server(pair: Server, more: tuple[object,
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_ends_is_replaced(number: signal.Signals) -> None:
     """By violence or because somebody wants it anew: new connections are served all the time, nothing is uncounted."""
-    with serving(IRIS, "--workers", 2) as server:
+    with serving(IRIS) as server:
         pid = workers(server)[1]
         ask(server, 8)
         assert answered(server) == 8
         os.kill(pid, number)
         server.until("message", "replaced at once")
-        assert get(f"{server.http}/v2/health/ready")[0] == 503
+        ready = get(f"{server.http}/v2/health/ready")[0]
+        asked = datetime.now(UTC)
         assert get(f"{server.http}/v2/health/live")[0] == 200
         ask(server, 8)
         assert answered(server) == 16
-        assert server.until("message", "worker 1 serves again")["pid"] != pid
+        again = server.until("message", "worker 1 serves again")
+        assert again["pid"] != pid
+        assert ready == 503 or datetime.fromisoformat(again["time"]) <= asked
         assert get(f"{server.http}/v2/health/ready")[0] == 200
         ask(server, 8)
         assert answered(server) == 24
@@ -153,10 +168,10 @@ def test_models_that_cannot_be_served_end_it_as_a_single_server(tmp_path: Path, 
 def test_what_both_have_accepted_is_answered(tmp_path: Path) -> None:
     """SIGTERM while each worker runs a request and has others waiting: all are answered, and the status is 0."""
     gate = Gate(tmp_path, "infer")
-    with serving(gate.repository, "--workers", 2) as server, ThreadPoolExecutor(16) as threads, ExitStack() as stack:
+    with serving(gate.repository) as server, ThreadPoolExecutor(16) as threads, ExitStack() as stack:
         server.until("ready")
         clients = [stack.enter_context(client_of(server)) for _ in range(16)]
-        answers = [threads.submit(client.infer, "gated", {"X": [21]}, timeout=30.0) for client in clients]
+        answers = [threads.submit(client.infer, "gated", {"X": [21]}, timeout=100.0) for client in clients]
         while (total(server, "penstock_batches_running"), total(server, "penstock_calls_in_flight")) != (2, 16):
             pass
         server.signal(signal.SIGTERM)
@@ -181,7 +196,7 @@ def let_through(gate: Path) -> None:
 def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     """Workers with it, whatever they are doing; the log ends, so nobody is left who could write into it."""
     gate = Gate(tmp_path, "infer")
-    with serving(gate.repository, "--workers", 2) as server, ThreadPoolExecutor(1) as threads:
+    with serving(gate.repository) as server, ThreadPoolExecutor(1) as threads:
         server.until("ready")
         with client_of(server) as client:
             answer = threads.submit(client.infer, "gated", {"X": [21]})
@@ -196,7 +211,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
 
 def test_workers_do_not_outlive_their_supervisor() -> None:
     """It is killed without a chance to tell them: they drain and end, and with the last one the log and the port."""
-    with serving(IRIS, "--workers", 2) as server:
+    with serving(IRIS) as server:
         server.until("ready")
         server.signal(signal.SIGKILL)
         assert server.ends() == -signal.SIGKILL

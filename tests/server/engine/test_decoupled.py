@@ -93,7 +93,7 @@ async def counter(tmp_path: Path) -> AsyncIterator[ServedVersion]:
     version = model.served[1]
     yield version
     assert version.driver.scheduler.is_idle, "every generator has given its place back"
-    assert await version.driver.close(5.0)
+    assert await version.driver.close(60.0)
 
 
 async def test_responses_come_one_by_one_and_then_the_end(counter: ServedVersion) -> None:

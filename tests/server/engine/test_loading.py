@@ -75,7 +75,7 @@ async def load(source: ModelSource, settings: LoadSettings = DEFAULTS) -> Served
     """Load a model; what is served of it is closed again."""
     model = await load_model(source, BACKENDS, settings)
     for version in model.served.values():
-        assert await version.driver.close(10)
+        assert await version.driver.close(60)
     return model
 
 
@@ -265,7 +265,7 @@ def test_an_error_of_a_models_code_names_its_file(repository: Repository) -> Non
 
 async def test_models_load_while_the_loop_goes_on(repository: Repository, recorded: list[str]) -> None:
     """Loading may take minutes; the server answers probes all the while."""
-    wait = "import recorder; recorder.events.append('loads'); assert recorder.gate.wait(20)"
+    wait = "import recorder; recorder.events.append('loads'); assert recorder.gate.wait(60)"
     repository.add("m", source(IDENTITY, load=wait))
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()

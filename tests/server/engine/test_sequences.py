@@ -26,6 +26,7 @@ input { name: "X" data_type: TYPE_INT32 dims: 1 }
 output { name: "Y" data_type: TYPE_INT32 dims: 1 }
 output { name: "ROWS" data_type: TYPE_INT32 dims: 1 }
 """
+IDLE = "max_sequence_idle_microseconds: 3600000000"  # an hour: no sequence ends since this machine is slow
 STATE = """
 state { input_name: "SUM" output_name: "NEW_SUM" data_type: TYPE_INT32 dims: 1 }
 """
@@ -124,7 +125,7 @@ class Step(Job):
         return outcome
 
     async def outcome(self) -> Outcome:
-        await asyncio.wait_for(self._came.wait(), 20)
+        await asyncio.wait_for(self._came.wait(), 60)
         (outcome,) = self.outcomes
         return outcome
 
@@ -156,12 +157,12 @@ class Stream(StreamedJob):
     async def reached(self, count: int) -> None:
         while len(self.responses) < count:
             self._news.clear()
-            await asyncio.wait_for(self._news.wait(), 20)
+            await asyncio.wait_for(self._news.wait(), 60)
 
     async def end(self) -> Outcome:
         while not self.outcomes:
             self._news.clear()
-            await asyncio.wait_for(self._news.wait(), 20)
+            await asyncio.wait_for(self._news.wait(), 60)
         (outcome,) = self.outcomes
         return outcome
 
@@ -203,7 +204,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(text)
-        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {batching} }}")
+        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {IDLE} {batching} }}")
         model = await load_model(scan(tmp_path).models["m"], {"python": PythonBackend()}, LoadSettings())
         assert model.ready, model.states
         versions.append(model.served[1])
@@ -214,7 +215,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
         driver = driver_of(version)
         assert driver.scheduler.is_idle
         assert driver.table.is_idle
-        assert await driver.close(5.0)
+        assert await driver.close(60.0)
 
 
 OLDEST = f"oldest {{ max_candidate_sequences: 8 }} {STATE}"
@@ -478,7 +479,7 @@ async def test_a_drain_runs_the_steps_that_wait(load: Load) -> None:
     idle = asyncio.Event()
     version.driver.drain(idle.set)
     refused = step(version, 1, 2, start=True)
-    await asyncio.wait_for(idle.wait(), 20)
+    await asyncio.wait_for(idle.wait(), 60)
     assert [await each.y() for each in steps] == [1, 2, 3, 4, 5]
     assert await refused.outcome() == Refused(Reason.DRAINING)
 
@@ -492,7 +493,7 @@ async def test_a_drain_lets_rounds_go_on(load: Load) -> None:
     assert await quick.end() == ()
     assert not idle.is_set()
     slow.cancel()
-    await asyncio.wait_for(idle.wait(), 20)
+    await asyncio.wait_for(idle.wait(), 60)
     assert quick.responses == [5, 4, 3, 2, 1, 0]
 
 

@@ -1,6 +1,8 @@
 """The example models keep what their repository promises, with ONNX Runtime alone: no server takes part."""
 
 import dataclasses
+import subprocess
+import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +211,19 @@ def test_the_recording_has_two_sentences_with_silence_around() -> None:
     assert SPEECH.describe(SPEECH.probabilities) == "speech at 0.42-1.41 s, 2.21-3.42 s"
     assert SPEECH.describe([0.9, 0.9, 0.1]) == "speech at 0.00-0.06 s"
     assert SPEECH.describe([0.1]) == "no speech"
+
+
+def test_all_models_can_be_written_into_a_folder(tmp_path: Path) -> None:
+    """By a command, to be served; it touches no folder that has something in it."""
+    command = [sys.executable, "-m", "penstock_server.examples"]
+    done = subprocess.run([*command, str(tmp_path / "models")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {each.name for each in (tmp_path / "models").iterdir()} == {*MODELS, examples.LISTENER, "writer"}
+    for arguments in ([str(tmp_path)], [], ["--all"]):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr
+    assert subprocess.run([*command, "--help"], capture_output=True).returncode == 0
 
 
 def test_all_examples_together_stay_small() -> None:

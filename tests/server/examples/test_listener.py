@@ -84,7 +84,9 @@ async def test_every_stream_is_heard_as_if_it_were_alone(
         await asyncio.gather(*(one(client) for _ in range(count)))
     (version,) = [each for each in server.server.models.versions() if each.spec.name == LISTENER]
     assert isinstance(version.driver, SequenceDriver)
-    assert version.driver.sequence_statistics().active == 0
+    async with asyncio.timeout(60):  # the server may hear a moment later that a client is gone
+        while version.driver.sequence_statistics().active:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     if count >= 8:
         counters = version.driver.counters
         assert counters.execution_count < counters.inference_count, "batched across streams"

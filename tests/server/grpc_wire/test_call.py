@@ -1,7 +1,9 @@
 """The receiving halves of calls: what they give, what they refuse, and that no byte of a window is lost."""
 
 import gzip
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -80,6 +82,28 @@ def test_what_a_unary_request_holds() -> None:
         request.feed(bytes([byte]))
         seen.append((request.held, request.expected))
     assert seen == [(1, 0), (2, 0), (3, 0), (4, 0), (0, 3), (1, 3), (2, 3), (3, 0)]
+
+
+@given(st.binary(max_size=300), places, places)
+def test_pieces_at_once_are_the_same_as_one_by_one(message: bytes, at: list[int], groups: list[int]) -> None:
+    """However many come in one call."""
+    pieces = list(cut(framed(message), at))
+    request = UnaryRequest(1000, None)
+    for start, end in pairwise([0, *sorted(min(group, len(pieces)) for group in groups), len(pieces)]):
+        request.feed(*pieces[start:end])
+    assert bytes(request.end()) == message
+    assert request.held == len(message)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 1000])
+def test_the_end_of_a_message_in_pieces_is_aligned(size: int) -> None:
+    """The numbers of the last tensor, which is the end of a request, may be used from where they are."""
+    request = UnaryRequest(1000, None)
+    body = framed(bytes(size))
+    request.feed(body[:5])
+    request.feed(body[5:])
+    message = np.frombuffer(request.end(), np.uint8)
+    assert size == 1 or (message.ctypes.data + size) % 64 == 0
 
 
 class Reader:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock_server.http2.connection import Connection, ConnectionSettings
+from penstock_server.http2.connection import Connection, ConnectionSettings, Request
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.fields import Headers
 from penstock_server.http2.flow import Buffer
@@ -74,11 +74,12 @@ class Recorder:
         for each in data:
             self.connection.receive(each, self.now)
 
-    def on_request(self, stream: Stream, head: Headers, varying: bytes | None, data: bytes) -> None:
-        assert type(data) is bytes
-        self.at_once += 1
-        self.on_headers(stream, head, varying, False)
-        self._data(stream, data, True)
+    def on_requests(self, requests: Sequence[Request[Headers]]) -> None:
+        for stream, head, varying, data in requests:
+            assert type(data) is bytes
+            self.at_once += 1
+            self.on_headers(stream, head, varying, False)
+            self._data(stream, data, True)
 
     def on_headers(self, stream: Stream, head: Headers, varying: bytes | None, end_stream: bool) -> None:
         assert stream.id not in self.streams
@@ -89,6 +90,12 @@ class Recorder:
         self._data(stream, data, end_stream)
         if self.consumes:
             self.connection.consumed(stream, len(data))
+
+    def on_pieces(self, stream: Stream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        assert len(pieces) > 1
+        for piece in pieces[:-1]:
+            self.on_data(stream, piece, False)
+        self.on_data(stream, pieces[-1], end_stream)
 
     def _data(self, stream: Stream, data: Buffer, end_stream: bool) -> None:
         seen = self._open(stream)
@@ -131,9 +138,10 @@ class Recorder:
         return seen
 
     def told(self) -> Any:
-        """All that was said, without how it was cut."""
+        """All that was said, without how it was cut, and how the streams were mixed."""
         streams = {number: seen.told() for number, seen in self.streams.items()}
-        return streams, self.order, self.goaways, self.pongs, self.closed
+        order = {number: [what for what, of in self.order if of == number] for number in streams}
+        return streams, order, self.goaways, self.pongs, self.closed
 
     def frames(self) -> list["Frame"]:
         """What the connection wants to send, taken."""

@@ -1,13 +1,17 @@
 """A connection's life: its beginning, its answers, its end, and what it tells a driver's timers."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from penstock_server.http2.connection import ConnectionSettings, Phase
+from penstock_server.http2.connection import ConnectionSettings, Phase, Request
 from penstock_server.http2.errors import ErrorCode
+from penstock_server.http2.fields import Headers
 from penstock_server.http2.frames import PREFACE, Flag, FrameType, Setting, frame, ping, settings_frame, window_update
 from penstock_server.http2.limits import Limits
 from penstock_server.http2.streams import State
 from tests.server.http2.peers import (
+    REQUEST,
     RESPONSE,
     TRAILERS,
     VARYING,
@@ -106,6 +110,64 @@ def test_the_window_update_of_grpcio_keeps_the_short_path() -> None:
     server.receive(headers(1) + window_update(1, 5) + data(1, b"abc", end=True))
     assert server.at_once == 1
     assert server.streams[1].stream.send_window == 65_540
+
+
+def test_heads_before_their_data_keep_the_short_path() -> None:
+    """Some clients send the heads of many requests, then the data of all: in one read that costs no more."""
+    server = opened()
+    ids = range(1, 21, 2)
+    server.receive(b"".join(map(headers, ids)) + b"".join(data(id, b"%d" % id, end=True) for id in reversed(ids)))
+    assert server.at_once == 10
+    assert {id: bytes(seen.data) for id, seen in server.streams.items()} == {id: b"%d" % id for id in ids}
+
+
+def test_heads_wait_for_their_data_no_longer_than_a_read() -> None:
+    """Nor beyond any other frame; so what is said of the streams next finds them there."""
+    server = opened()
+    server.receive(headers(1) + headers(3))
+    assert list(server.streams) == [1, 3]
+    server.receive(headers(5) + headers(7) + data(5, b"more"))
+    assert (list(server.streams), bytes(server.streams[5].data)) == ([1, 3, 5, 7], b"more")
+    server.receive(headers(9) + reset(9) + data(7, end=True))
+    assert server.streams[9].reset == ErrorCode.CANCEL
+    assert (server.at_once, len(server.connection.streams)) == (0, 4)
+
+
+def test_heads_that_wait_are_among_the_streams_there_may_be() -> None:
+    """A peer cannot have more of them by sending their data late."""
+    server = opened(ConnectionSettings(limits=Limits(concurrent_streams=2)))
+    server.receive(headers(1) + headers(3) + headers(5) + data(1, b"a", end=True) + data(3, b"b", end=True))
+    assert list(server.streams) == [1, 3]
+    assert [(each.kind, each.stream_id) for each in server.frames()] == [(FrameType.RST_STREAM, 5)]
+
+
+def test_data_of_another_size_than_announced_ends_a_head_that_waits() -> None:
+    """Its content-length holds on the short path too."""
+    server = opened()
+    server.receive(headers(1, [*REQUEST, (b"content-length", b"2")]) + headers(3) + data(1, b"abc", end=True))
+    assert server.streams[1].reset == ErrorCode.PROTOCOL_ERROR
+    assert (bytes(server.streams[1].data), server.at_once) == (b"", 0)
+
+
+def test_whoever_closes_gets_nothing_more() -> None:
+    """What lies behind the requests of which one made the layer above close is not served."""
+
+    class Closing(Recorder):
+        def on_requests(self, requests: Sequence[Request[Headers]]) -> None:
+            super().on_requests(requests)
+            self.connection.close(ErrorCode.ENHANCE_YOUR_CALM)
+
+    for more in (
+        headers(5),
+        data(1, b"a"),
+        headers(5, [*REQUEST, (b"new", b"1")]),
+        data(9)[:5],
+        data(3, bytes(20_000)),
+    ):
+        server = Closing()
+        server.receive(PREFACE + settings_frame({}) + request(1) + headers(3) + more + request(7))
+        assert set(server.streams) <= {1, 7}
+        assert server.closed is not None
 
 
 def test_the_varying_field_is_beside_the_head() -> None:

@@ -98,7 +98,7 @@ def test_more_than_the_window(size: int) -> None:
 
 
 def test_requests_in_one_read_give_their_bytes_back() -> None:
-    """The connection's window is refilled behind `on_request`, in halves."""
+    """The connection's window is refilled behind `on_requests`, in halves."""
     server = opened(ConnectionSettings(connection_window=WINDOW))
     for number in range(40):
         server.receive(request(2 * number + 1, bytes(10_000)))

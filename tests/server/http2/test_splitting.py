@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_server.http2.connection import ConnectionSettings
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.flow import Buffer
 from penstock_server.http2.frames import (
@@ -51,9 +52,21 @@ TALK = b"".join(
         ping(b"87654321", ack=True),
         window_update(0, 5),
         request(13),
+        headers(15),  # the heads of many first
+        headers(17),
+        headers(19),
+        data(15, b"abc", end=True),
+        data(19, b"ab"),
+        data(17, b"abcd", end=True),
+        data(19, b"c", end=True),
+        headers(21),
+        headers(23),
+        data(23, b"abc", end=True),
+        reset(21),
+        request(25),
     ]
 )
-BROKEN = TALK + data(11, b"half-closed") + request(15) + frame(FrameType.PUSH_PROMISE, 4, 1, bytes(4)) + request(17)
+BROKEN = TALK + data(11, b"half-closed") + request(27) + frame(FrameType.PUSH_PROMISE, 4, 1, bytes(4)) + request(29)
 GARBAGE = b"PRI * HTTP/1.1\r\n\r\n"
 HTTP1 = b"PUT / HTTP/1.1\r\n\r\n"
 TALKS = {"legal": TALK, "broken": BROKEN, "garbage": GARBAGE, "HTTP/1": HTTP1}
@@ -84,19 +97,20 @@ def test_the_talk_says_what_it_should() -> None:
     """The talk that the other tests cut reaches everything: otherwise they would compare nothing with nothing."""
     told = WHOLE["legal"]
     assert {number: bytes(seen.data[:1]) for number, seen in told.streams.items()} == {
-        1: b"a", 3: b"a", 5: b"x", 7: b"w", 9: b"v", 11: b"", 13: b"a"
+        1: b"a", 3: b"a", 5: b"x", 7: b"w", 9: b"v", 11: b"", 13: b"a",
+        15: b"a", 17: b"a", 19: b"a", 21: b"", 23: b"a", 25: b"a",
     }  # fmt: skip
     assert len(told.streams[5].data) == 11_003
     assert told.streams[5].varying == b"17m"
     assert told.streams[7].trailers == [(b"checksum", b"1")]
     assert told.streams[9].reset == ErrorCode.CANCEL
     assert (told.goaways, told.pongs, told.closed) == ([0], [b"87654321"], None)
-    assert told.at_once == 3
+    assert told.at_once == 6
     broken = WHOLE["broken"]
     assert broken.streams[11].reset == ErrorCode.STREAM_CLOSED
-    assert 15 in broken.streams
+    assert 27 in broken.streams
     assert broken.closed is not None
-    assert 17 not in broken.streams
+    assert 29 not in broken.streams
 
 
 @pytest.mark.slow
@@ -161,3 +175,42 @@ def test_a_large_read_is_not_copied() -> None:
     assert len(viewer.streams[1].data) == 20 * 16_384
     # All but those in the first 64 KiB, which are copied for the small frames among them.
     assert sum(each is buffer for each in viewer.buffers) >= 16
+
+
+@given(
+    st.lists(st.integers(0, 16_384), min_size=1, max_size=8),
+    st.sampled_from([None, -1, 0, 1]),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(0, 140_000), max_size=4),
+)
+def test_large_data_in_a_run(
+    sizes: list[int], wrong: int | None, consumes: bool, as_bytes: bool, cuts: list[int]
+) -> None:
+    """DATA frames of one stream that follow each other are taken together, and mean what they mean one by one: also
+    where they are more than the window (which nobody gives back) or another body than was announced."""
+    fields = [*REQUEST, (b"content-length", b"%d" % (sum(sizes) + wrong))] if wrong is not None else REQUEST
+    if wrong is not None and sum(sizes) + wrong < 0:
+        fields = REQUEST
+    frames = [data(1, bytes([size % 251]) * size) for size in sizes[:-1]]
+    talk = b"".join(
+        [
+            PREFACE + settings_frame({}) + headers(1, fields),
+            *frames,
+            data(1, b"z" * sizes[-1], end=True),
+            request(3),
+        ]
+    )
+    settings = ConnectionSettings(stream_window=65_535, varying=VARYING)
+    one_by_one, in_runs = (Recorder(settings, consumes=consumes) for _ in range(2))
+    for at in range(0, len(talk), 1000):
+        one_by_one.receive(talk[at : at + 1000])
+    places = [0, *sorted(min(cut, len(talk)) for cut in cuts), len(talk)]
+    for start, end in pairwise(places):
+        piece = talk[start:end]
+        in_runs.connection.receive(piece if as_bytes else memoryview(bytearray(piece)), 0.0)
+    assert in_runs.told() == one_by_one.told()
+    assert in_runs.connection.statistics().data_bytes == one_by_one.connection.statistics().data_bytes
+    for seen in in_runs.streams.values():
+        inbox = seen.stream.inbox
+        assert inbox is None or inbox.left + inbox.credit + inbox.unconsumed == inbox.size

@@ -109,7 +109,7 @@ class Sink:
     async def reached(self, count: int) -> None:
         while len(self.responses) < count:
             self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 20)
+            await asyncio.wait_for(self.news.wait(), 60)
 
 
 class House:
@@ -169,13 +169,13 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     for version in models.versions():
         idle = asyncio.Event()
         version.driver.drain(idle.set)
-        await asyncio.wait_for(idle.wait(), 20)
+        await asyncio.wait_for(idle.wait(), 60)
         assert version.driver.scheduler.is_idle
         if isinstance(version.driver, SequenceDriver):
             assert version.driver.table.is_idle
             statistics = version.driver.sequence_statistics()
             assert (statistics.active, statistics.backlog, statistics.waiting) == (0, 0, 0)
-        assert await version.driver.close(5.0)
+        assert await version.driver.close(60.0)
 
 
 async def test_answered_requests_are_no_work_for_the_collector(house: House) -> None:
@@ -379,7 +379,7 @@ async def test_whatever_clients_do_answers_are_right_and_nothing_is_left(house: 
         await client.run()
 
     for first in range(0, 150, 50):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             await asyncio.gather(*(one(first + number) for number in range(50)))
     for client in clients:
         client.check()

@@ -1,6 +1,7 @@
 """ModelStreamInfer through the seam: order, errors that do not end it, bounds, cancelling, decoupled models."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -206,6 +207,21 @@ async def test_a_response_that_is_too_large_with_all_around_it_fails_alone(house
     assert [bool(error) for error in sink.errors] == [True]
     stream.on_end()
     house.stream.on_end()
+
+
+async def test_nothing_of_a_request_is_in_a_circle(house: House) -> None:
+    """What has been answered is gone at once: the garbage collector looks seldom."""
+    gc.collect()
+    gc.disable()
+    try:
+        house.ask("a", "b")
+        (await house.stage.next_batch()).finish(Failure(Status.INTERNAL, "broken"))
+        (await house.stage.next_batch()).finish()
+        await settle()
+        assert len(house.sink.sent) == 2
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 async def test_in_tritons_dialect_a_failure_has_no_status() -> None:

@@ -70,7 +70,7 @@ class Peer:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Read on until it is so, or the connection is gone."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition() and not self.lost:
                 await self._read()
 

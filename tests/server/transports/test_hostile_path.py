@@ -59,10 +59,10 @@ async def test_a_path_that_is_no_text_does_not_end_the_server() -> None:
                 echo: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test/Echo")
                 while transport.statistics().restarts < attacks:  # until then the old server may answer
                     try:
-                        await echo(b"before", wait_for_ready=True, timeout=10)
+                        await echo(b"before", wait_for_ready=True, timeout=60)
                     except aio.AioRpcError as error:  # cut off with the old server
                         cut_off.add(error.code())
-                assert await echo(b"neighbour", wait_for_ready=True, timeout=10) == b"neighbour"
+                assert await echo(b"neighbour", wait_for_ready=True, timeout=60) == b"neighbour"
             attacker.close()
             attacker = socket.create_connection(("127.0.0.1", port))
     finally:

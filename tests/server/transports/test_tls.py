@@ -68,7 +68,7 @@ async def attempt(port: int, credentials: grpc.ChannelCredentials | None) -> grp
     async with channel_to(port, credentials) as channel:
         call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
         try:
-            assert await call(b"x", timeout=20) == b"x"
+            assert await call(b"x", timeout=60) == b"x"
         except aio.AioRpcError as error:
             return error.code()
         return grpc.StatusCode.OK

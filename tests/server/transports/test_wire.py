@@ -6,6 +6,7 @@ What it does for clients that behave is in test_behaviour.py, which holds all tr
 import asyncio
 import dataclasses
 import gc
+import select
 import socket
 import ssl
 import time
@@ -35,7 +36,7 @@ from penstock_server.transports.base import TlsSettings, TransportSettings
 from penstock_server.transports.wire import WireTransport
 from penstock_server.transports.wire.calls import with_deadline
 from penstock_server.transports.wire.driver import Driver, peer_name
-from penstock_server.transports.wire.hub import Hub
+from penstock_server.transports.wire.hub import Hub, Member
 from penstock_server.transports.wire.limits import WireLimits
 from tests.server.transports.methods import Conversation, Conversations, Slow, echo, failing
 from tests.server.transports.peer import Peer, framed
@@ -55,6 +56,12 @@ async def no_connections(transport: WireTransport) -> None:
     """Wait until the server has noticed that all are gone."""
     while transport.statistics().connections:  # noqa: ASYNC110 - the transport has no event for it
         await asyncio.sleep(0)
+
+
+def members(transport: WireTransport) -> list[Member]:
+    """The server's connections, to be looked at as if it were later."""
+    assert transport._hub is not None
+    return transport._hub.members
 
 
 Connect = Callable[..., Any]
@@ -170,13 +177,11 @@ async def test_deadlines_in_any_order(serve: Serve, connect: Connect) -> None:
     transport = await serve({CALL: slow.unary})
     peers = {ms: await connect(transport) for ms in (90, 10, 50)}
     streams = {ms: peer.call(CALL, framed(b"%d" % ms), (("grpc-timeout", f"{ms}m"),)) for ms, peer in peers.items()}
-    await slow.news.has("call", 3)
-    began = time.monotonic()
     for ms in (10, 50, 90):
         assert (await peers[ms].end(streams[ms]))[0] == 4
-    assert time.monotonic() - began < 2
     cancelled = [int(event.removeprefix("cancel ")) for event in slow.news.events if event != "call"]
-    assert [slow.messages[number] for number in cancelled] == [b"10", b"50", b"90"]
+    # Each deadline counts from when its call came, which may have been later for the shorter one.
+    assert cancelled == sorted(range(3), key=lambda number: slow.heads[number].deadline)
 
 
 async def test_trailers_end_a_request(serve: Serve, connect: Connect) -> None:
@@ -370,13 +375,19 @@ async def requests(count: int, path: str) -> bytes:
     return client.data_to_send()
 
 
+def received(driver: Driver, data: bytes) -> None:
+    """A read."""
+    driver.get_buffer(-1)[: len(data)] = data
+    driver.buffer_updated(len(data))
+
+
 async def test_one_write_for_all_that_a_read_asked() -> None:
     """However many requests lie in it."""
     hub = Hub({ECHO: Unary(echo)}, TransportSettings(), WireLimits())
     driver, transport = Driver(hub), Recorder()
     driver.connection_made(transport)
     transport.writes.clear()
-    driver.data_received(await requests(50, ECHO))
+    received(driver, await requests(50, ECHO))
     assert len(transport.writes) == 1
     assert all(framed(b"%d" % number) in transport.writes[0] for number in range(50))
     hub.end()
@@ -389,7 +400,7 @@ async def test_one_write_for_all_replies_of_a_batch() -> None:
     pairs = [(Driver(hub), Recorder()) for _ in range(3)]
     for driver, transport in pairs:
         driver.connection_made(transport)
-        driver.data_received(await requests(10, CALL))
+        received(driver, await requests(10, CALL))
         transport.writes.clear()
     for reply, message in zip(slow.replies, slow.messages, strict=True):
         reply([message])
@@ -406,7 +417,7 @@ async def test_nothing_is_written_while_the_peer_does_not_read() -> None:
     driver.connection_made(transport)
     transport.writes.clear()
     driver.pause_writing()
-    driver.data_received(await requests(5, ECHO))
+    received(driver, await requests(5, ECHO))
     assert transport.writes == []
     driver.resume_writing()
     await asyncio.sleep(0)
@@ -464,16 +475,21 @@ async def test_a_connection_that_does_not_begin(serve: Serve, sent: bytes) -> No
 
 async def test_half_a_frame(serve: Serve, connect: Connect) -> None:
     """Likewise, on a connection that had begun well."""
-    peer = await connect(await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, half_frame=0.05)))
+    transport = await serve({ECHO: Unary(echo)})
+    peer = await connect(transport)
     assert await peer.end(peer.call(ECHO, framed(b"x"))) == (0, "")
     peer.writer.write(b"\0\0")
+    (member,) = members(transport)
+    while member.http2.waiting_since is None:  # noqa: ASYNC110 - the transport has no event for it
+        await asyncio.sleep(0)
+    member.look(time.monotonic() + QUICK.half_frame + 1)
     await peer.closed()
     assert peer.goaway() == (ErrorCode.ENHANCE_YOUR_CALM, "what has begun to come did not come whole in time")
 
 
 async def test_a_silent_peer_that_lives(serve: Serve, connect: Connect) -> None:
     """Is asked now and then, and stays."""
-    transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, silence=0.02, pong=0.2))
+    transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, silence=0.02, pong=60.0))
     peer = await connect(transport)
     await peer.until(lambda: peer.pings() >= 3)
     assert transport.statistics().connections == 1
@@ -483,11 +499,34 @@ async def test_a_silent_peer_that_lives(serve: Serve, connect: Connect) -> None:
 async def test_a_silent_peer_that_is_dead(serve: Serve, connect: Connect) -> None:
     """Is noticed, and its calls are cancelled."""
     slow = Slow()
-    transport = await serve({CALL: slow.unary}, dataclasses.replace(QUICK, silence=0.02, pong=0.05))
+    transport = await serve({CALL: slow.unary})
     peer = await connect(transport)
     peer.call(CALL, framed(b"x"))
+    await slow.news.has("call")
+    (member,) = members(transport)
+    silent = time.monotonic() + QUICK.silence + 1
+    member.look(silent)
+    member.look(silent + QUICK.pong - 1)
+    assert transport.statistics().connections == 1
+    member.look(silent + QUICK.pong + 1)
     await slow.news.has("cancel 0")  # the peer reads nothing meanwhile, and so answers nothing
     assert transport.statistics().connections == 0
+
+
+async def test_peers_that_have_gone_take_nobodys_turn() -> None:
+    """Thousands that connect and leave do not put off the times of those that stay."""
+    hub = Hub({ECHO: Unary(echo)}, TransportSettings(), WireLimits(look=3600.0))
+    drivers = [Driver(hub) for _ in range(80)]
+    for driver in drivers:
+        driver.connection_made(Recorder())
+    hub._look()  # one in eight: the others are still to be looked at
+    for driver in drivers[1:]:
+        driver.connection_lost(None)
+    drivers[0].http2.last_received -= 3600.0
+    drivers[0].http2.waiting_since = None
+    hub._look()
+    assert drivers[0]._pinged_at != inf
+    hub.end()
 
 
 async def test_a_peer_that_does_not_read(serve: Serve, connect: Connect) -> None:
@@ -505,6 +544,11 @@ async def test_a_peer_that_does_not_read(serve: Serve, connect: Connect) -> None
         if not peer.writer.is_closing():
             peer.h2.ping(b"12345678")
             peer.flush()
+        assert await other.end(other.call(ECHO, framed(b"x"))) == (0, "")
+    # The kernel does not go on for the server: it would hold what is not read for minutes.
+    poll = select.poll()
+    poll.register(peer.writer.get_extra_info("socket").fileno(), 0)
+    while not poll.poll(0):
         assert await other.end(other.call(ECHO, framed(b"x"))) == (0, "")
 
 
@@ -629,11 +673,11 @@ async def test_connections_leave_nothing_behind(serve: Serve, connect: Connect) 
 async def test_a_drain_is_told_twice(serve: Serve, connect: Connect) -> None:
     """First with the highest stream, so that what is on its way is served; then with the last that is."""
     slow = Slow()
-    transport = await serve({CALL: slow.unary})
+    transport = await serve({CALL: slow.unary}, dataclasses.replace(QUICK, goaway=60.0, linger=60.0))
     peer = await connect(transport)
     first = peer.call(CALL, framed(b"1"))
     await slow.news.has("call")
-    stopping = asyncio.ensure_future(transport.stop(30))
+    stopping = asyncio.ensure_future(transport.stop(120))
     while b"draining" not in peer.waiting:  # noqa: ASYNC110 - reading would answer
         await asyncio.sleep(0)
     on_its_way = peer.call(CALL, framed(b"2"))
@@ -657,7 +701,7 @@ async def test_a_peer_that_does_not_hear_of_the_drain(serve: Serve, connect: Con
     await slow.news.has("call")
     began = time.monotonic()
     await transport.stop(0.3)
-    assert 0.3 <= time.monotonic() - began < 3
+    assert time.monotonic() >= began + 0.3
     assert slow.news.events[-1] == "cancel 0"
 
 
@@ -665,20 +709,18 @@ async def test_an_idle_peer_does_not_hold_up_the_end(serve: Serve, connect: Conn
     """Whether it closes its side or not."""
     transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, goaway=0.05, linger=0.05))
     peer = await connect(transport)
-    began = time.monotonic()
-    await transport.stop(30)
-    assert time.monotonic() - began < 5
+    await asyncio.wait_for(transport.stop(3600), 60)
     await peer.closed()
 
 
 async def test_the_last_answer_is_not_lost(serve: Serve, connect: Connect) -> None:
     """A client that still sends while the server closes reads its answer all the same."""
-    transport = await serve({ECHO: Unary(echo)})
+    transport = await serve({ECHO: Unary(echo)}, dataclasses.replace(QUICK, goaway=60.0, linger=60.0))
     peer = await connect(transport)
     message = bytes(500_000)
     stream = peer.call(ECHO)
     await peer.send_all(stream, framed(message), end=True)
-    stopping = asyncio.ensure_future(transport.stop(10))
+    stopping = asyncio.ensure_future(transport.stop(120))
     assert await peer.end(stream) == (0, "")
     assert peer.body(stream) == framed(message)
     await peer.closed()

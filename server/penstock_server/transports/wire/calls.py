@@ -29,7 +29,6 @@ from penstock_server.service.seam import (
     Buffer,
     Cancel,
     Parts,
-    Reply,
     RequestHead,
     Stream,
     StreamHandler,
@@ -53,7 +52,7 @@ class Route:
     ) -> None:
         self.head = head
         """Without a deadline."""
-        self.unary = method.call if isinstance(method, Unary) else None
+        self.unary = method if isinstance(method, Unary) else None
         self.stream = method.open if isinstance(method, Stream) else None
         self.inflate = inflate
         self.refusal = refusal
@@ -63,10 +62,6 @@ class Route:
 def with_deadline(head: RequestHead, deadline: float) -> RequestHead:
     """A copy with a deadline."""
     return RequestHead(head.method, head.metadata, deadline, head.peer)
-
-
-Method = Callable[[RequestHead, Buffer, Reply], Cancel]
-"""What a unary method is called with."""
 
 
 class Link(Protocol):
@@ -93,7 +88,7 @@ class Link(Protocol):
         """Do this at the end of the connection's turn."""
         ...
 
-    def call(self, method: Method, head: RequestHead, call: "UnaryCall", message: Buffer) -> None:
+    def call(self, method: Unary, head: RequestHead, call: "UnaryCall", message: Buffer) -> None:
         """Hand a whole message to its method."""
         ...
 
@@ -155,9 +150,9 @@ class UnaryCall:
 
     # A whole message has come: nothing more is to.
 
-    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body, after the call has ended: its peer does not know yet."""
-        self.link.http2.consumed(stream, len(data))
+        self.link.http2.consumed(stream, sum(map(len, pieces)))
 
     def on_end(self) -> None: ...
 
@@ -183,12 +178,11 @@ class ReceivingCall(UnaryCall):
         self,
         link: Link,
         stream: WireStream,
-        deadline: float,
         inflate: Inflate | None,
-        method: Method,
+        method: Unary,
         head: RequestHead,
     ) -> None:
-        super().__init__(link, stream, deadline)
+        super().__init__(link, stream, head.deadline)
         self._waits = True  # for (the rest of) its message
         self._request: UnaryRequest | None = None  # once there is a piece of it
         self._inflate = inflate
@@ -204,30 +198,36 @@ class ReceivingCall(UnaryCall):
         expected = 0 if self._request is None else self._request.expected
         return now - self._began > limits.message + expected / limits.message_rate
 
-    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
-        link, request = self.link, self._request
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        """More of the body."""
+        size = sum(map(len, pieces))
         if self.stream is not None and self._waits:
-            if request is None:
-                message = whole_message(bytes(data), link.max_message_bytes) if end_stream else None
+            if end_stream and self._request is None and len(pieces) == 1:
+                message = whole_message(bytes(pieces[0]), self.link.max_message_bytes)
                 if message is not None:
                     self._let_go()
-                    link.http2.consumed(stream, len(data))
-                    link.call(self._method, self._head, self, message)
+                    self.link.http2.consumed(stream, size)
+                    self.link.call(self._method, self._head, self, message)
                     return
-                request = self._request = UnaryRequest(link.max_message_bytes, self._inflate)
-            try:
-                request.feed(data)
-            except Refusal as refusal:
-                self.cut(Failure(Status(refusal.status), refusal.message))
-            else:
-                grown = request.held - self._held
-                self._held += grown
-                if not link.hold(grown) and not end_stream:
-                    self.cut(ends.OVER_MEMORY)
-        if len(data):
-            link.http2.consumed(stream, len(data))
+            self._feed(pieces, end_stream)
+        if size:
+            self.link.http2.consumed(stream, size)
         if end_stream:
             self.on_end()
+
+    def _feed(self, pieces: Sequence[Buffer], end_stream: bool) -> None:
+        link, request = self.link, self._request
+        if request is None:
+            request = self._request = UnaryRequest(link.max_message_bytes, self._inflate)
+        try:
+            request.feed(*pieces)
+        except Refusal as refusal:
+            self.cut(Failure(Status(refusal.status), refusal.message))
+            return
+        grown = request.held - self._held
+        self._held += grown
+        if not link.hold(grown) and not end_stream:
+            self.cut(ends.OVER_MEMORY)
 
     def on_end(self) -> None:
         if self.stream is None or not self._waits:
@@ -362,8 +362,12 @@ class StreamCall:
 
     # The connection.
 
-    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body."""
+        for number, data in enumerate(pieces, 1):
+            self._on_data(stream, data, end_stream and number == len(pieces))
+
+    def _on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
         if self.stream is None:
             self.link.http2.consumed(stream, len(data))
             return

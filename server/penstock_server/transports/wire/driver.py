@@ -1,6 +1,6 @@
 """One connection: asyncio's protocol on one side, HTTP/2's handler on the other.
 
-    loop ── data_received ─▶ http2.receive ─▶ on_request, ... ─▶ method(head, message, reply)
+    loop ── buffer_updated ─▶ http2.receive ─▶ on_requests, ... ─▶ method(head, message, reply)
     loop ◀─ write ── flush ◀─ touch ◀─ reply ◀──────────────────────────────┘  (now, or from a batch later)
 
 A *turn* is what happens between the loop and the loop: a read, or the flush after replies that came from elsewhere.
@@ -10,8 +10,10 @@ connection (`touch`), and all marked ones are flushed in the loop's next pass (`
 
 import asyncio
 import logging
+import socket
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import cast
 from urllib.parse import quote
@@ -21,16 +23,15 @@ from penstock_server.grpc_wire.call import whole_message
 from penstock_server.grpc_wire.head import interpret
 from penstock_server.grpc_wire.status import Field
 from penstock_server.grpc_wire.timeouts import parse_timeout
-from penstock_server.http2.connection import Connection
+from penstock_server.http2.connection import Connection, Request
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.headers import HeaderBlock
 from penstock_server.http2.streams import State
 from penstock_server.http2.streams import Stream as WireStream
-from penstock_server.service.seam import Buffer, RequestHead, nothing_to_cancel
+from penstock_server.service.seam import Buffer, RequestHead, Unary, nothing_to_cancel
 from penstock_server.transports.wire import ends
 from penstock_server.transports.wire.calls import (
     Call,
-    Method,
     ReceivingCall,
     Route,
     StreamCall,
@@ -45,10 +46,14 @@ _JOINED_BYTES = 64 * 1024
 """Output up to this is joined before it is written: copying it costs less than telling the kernel of its pieces."""
 _LARGE_READ = 8 * 1024
 """Reads from this on are counted at once in what the server holds, smaller ones when peers are looked at."""
+_COPIED_READ = 64 * 1024
+"""Reads up to this are handed on as bytes, of which slices are cheaper than of views."""
 _PING = b"keepaliv"
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing a socket drops what was not sent. Some MB would stay for minutes for a peer that does not read."""
 
 
-class Driver(asyncio.Protocol):
+class Driver(asyncio.BufferedProtocol):
     """See the module's docstring. Implements `http2.connection.Handler` and `calls.Link`."""
 
     def __init__(self, hub: Hub) -> None:
@@ -93,12 +98,17 @@ class Driver(asyncio.Protocol):
             self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, refused)
         self.flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One for all: what a read has brought is dealt with before the next.
+        return self._hub.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._marked = True
         now = self.now = time.monotonic()
-        self.http2.receive(data, now)
+        data = self._hub.read_buffer[:nbytes]
+        self.http2.receive(bytes(data) if nbytes <= _COPIED_READ else data, now)
         self.flush()
-        if len(data) > _LARGE_READ:
+        if nbytes > _LARGE_READ:
             self.account()
 
     def eof_received(self) -> bool:
@@ -216,24 +226,36 @@ class Driver(asyncio.Protocol):
 
     # -- HTTP/2 --------------------------------------------------------------------------------------------------------
 
-    def on_request(self, stream: WireStream, head: Route, varying: bytes | None, data: bytes) -> None:
-        method = head.unary
-        message = None if method is None else whole_message(data, self.max_message_bytes)
-        if method is None or message is None or head.refusal is not None:
-            self.on_headers(stream, head, varying, False)
-            self.on_data(stream, data, True)
-            return
-        if varying is None:
-            call = UnaryCall(self, stream, inf)
-            request = head.head
-        else:
-            deadline = self._deadline(stream, varying)
-            if deadline is None:
-                return
-            call = UnaryCall(self, stream, deadline)
-            request = with_deadline(head.head, deadline)
-        stream.context = call
-        self.call(method, request, call, message)
+    def on_requests(self, requests: Sequence[Request[Route]]) -> None:
+        limit = self.max_message_bytes
+        together: list[tuple[RequestHead, Buffer, UnaryCall]] = []
+        shared: Unary | None = None  # the method of those
+        for stream, route, varying, data in requests:
+            method = route.unary
+            message = None if method is None or route.refusal is not None else whole_message(data, limit)
+            if method is None or message is None:
+                self.on_headers(stream, route, varying, False)
+                self.on_data(stream, data, True)
+                continue
+            head = route.head
+            deadline = inf
+            if varying is not None:
+                timely = self._deadline(stream, varying)
+                if timely is None:
+                    continue
+                deadline = timely
+                head = with_deadline(head, deadline)
+            stream.context = call = UnaryCall(self, stream, deadline)
+            if method.call_many is None or len(requests) == 1:
+                self.call(method, head, call, message)
+                continue
+            if method is not shared and shared is not None:
+                self._call_together(shared, together)
+                together = []
+            shared = method
+            together.append((head, message, call))
+        if shared is not None:
+            self._call_together(shared, together)
 
     def on_headers(self, stream: WireStream, head: Route, varying: bytes | None, end_stream: bool) -> None:
         if head.refusal is not None:
@@ -257,16 +279,18 @@ class Driver(asyncio.Protocol):
             return call
         method = route.unary
         assert method is not None
-
-        stream.context = receiving = ReceivingCall(self, stream, head.deadline, route.inflate, method, head)
+        stream.context = receiving = ReceivingCall(self, stream, route.inflate, method, head)
         return receiving
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+        self.on_pieces(stream, (data,), end_stream)
+
+    def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         call: Call | None = stream.context
         if call is not None:
-            call.on_data(stream, data, end_stream)
+            call.on_pieces(stream, pieces, end_stream)
         else:
-            self.http2.consumed(stream, len(data))
+            self.http2.consumed(stream, sum(map(len, pieces)))
         if end_stream and self._early:
             self._end_early(stream.id)
 
@@ -320,16 +344,10 @@ class Driver(asyncio.Protocol):
             return None
         return self.now + seconds
 
-    def call(
-        self,
-        method: Method,
-        head: RequestHead,
-        call: UnaryCall,
-        message: Buffer,
-    ) -> None:
+    def call(self, method: Unary, head: RequestHead, call: UnaryCall, message: Buffer) -> None:
         self.calls += 1
         try:
-            cancel = method(head, message, call)
+            cancel = method.call(head, message, call)
         except (Exception, asyncio.CancelledError) as error:
             # Methods do not raise. If one does, the client must not see it.
             call(failure_of(error, during=head.method))
@@ -337,6 +355,23 @@ class Driver(asyncio.Protocol):
         if call.stream is not None and cancel is not nothing_to_cancel:
             call.cancel = cancel
             self._watch_deadline(call)
+
+    def _call_together(self, method: Unary, calls: Sequence[tuple[RequestHead, Buffer, UnaryCall]]) -> None:
+        """The same for many."""
+        assert method.call_many is not None
+        self.calls += len(calls)
+        try:
+            cancels = method.call_many(calls)
+        except (Exception, asyncio.CancelledError) as error:
+            failure = failure_of(error, during=calls[0][0].method)
+            for _, _, call in calls:
+                call(failure)
+            return
+        for (_, _, call), cancel in zip(calls, cancels, strict=True):
+            if call.stream is not None and cancel is not nothing_to_cancel:
+                call.cancel = cancel
+                if call.deadline < self.next_deadline:
+                    self._watch_deadline(call)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -408,9 +443,15 @@ class Driver(asyncio.Protocol):
         self.account()
 
     def abort(self) -> None:
-        """Close without a word: nobody would read it."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close without a word: nobody would read it. The kernel forgets what it still has for the peer, too."""
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        except (AttributeError, OSError):  # it has none any more
+            pass
+        transport.abort()
 
 
 def peer_name(address: object) -> str:

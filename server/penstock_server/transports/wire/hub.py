@@ -23,6 +23,7 @@ from penstock_server.transports.wire.limits import WireLimits
 _LOOKS = 8
 """Of them make one round over all peers."""
 _SPARE_DEADLINES = 64
+_READ_BYTES = 256 * 1024
 _OTHER_FILES = 64
 """That a process has open beside its connections."""
 
@@ -67,6 +68,8 @@ class Hub:
             varying=b"grpc-timeout",
             limits=Limits(concurrent_streams=settings.max_streams),
         )
+        self.read_buffer = memoryview(bytearray(_READ_BYTES))
+        """What connections read into."""
         self.stopping = False
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_connections = min(settings.max_connections, max(1, files - _OTHER_FILES))
@@ -254,10 +257,11 @@ class Hub:
             self._unseen = self.members
         now = time.monotonic()
         some = -(-len(self._members) // _LOOKS)
-        for _ in range(min(some, len(self._unseen))):
+        while some and self._unseen:
             member = self._unseen.pop()
-            if member in self._members:
+            if member in self._members:  # those that are gone take nobody's turn
                 member.look(now)
+                some -= 1
 
 
 def _held(member: Member) -> int:

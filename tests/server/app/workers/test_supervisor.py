@@ -31,7 +31,7 @@ def plan() -> Iterator[Plan]:
         host="127.0.0.1",
         port=0,
         metrics_port=None,
-        drain_seconds=1.0,
+        drain_seconds=60.0,
         log_level=LogLevel.INFO,
         log_format=LogFormat.TEXT,
         settings_file=settings,
@@ -112,9 +112,9 @@ async def test_a_worker_that_does_not_respond_is_not_live(
         return await asyncio.to_thread(fetch, supervisor.metrics_port, path)
 
     await asyncio.sleep(0)
-    while "penstock_workers 2.0" not in (metrics := await told("/metrics")).body:
-        pass
-    assert "\nx 5.0\n" in metrics.body
+    body = ""  # worker 1 may once or twice be slow itself
+    while not ("penstock_workers 2.0" in body and "\nx 5.0\n" in body):
+        body = (await told("/metrics")).body
     assert (await told("/v2/health/live")).status == 503
     assert (await told("/v2/health/ready")).status == 503
     signal.raise_signal(signal.SIGTERM)

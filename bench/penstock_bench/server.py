@@ -33,6 +33,7 @@ class _Line(msgspec.Struct, frozen=True):
     model: str = ""
     version: int | None = None
     grpc_port: int = 0
+    metrics_port: int = 0
     ready: bool | None = None
 
 
@@ -44,14 +45,17 @@ class Served:
     port: int
     pid: int
     models: Sequence[str]
+    metrics: str = ""
+    """Where its metrics are; empty: nowhere."""
 
 
 @contextmanager
-def serving(source: Path, options: Sequence[str]) -> Generator[Served]:
+def serving(source: Path, options: Sequence[str] = (), *, metrics: bool = False) -> Generator[Served]:
     """Serve a model or a repository, until the end of the block. Raises LoadError with what the server said."""
-    command = [*_COMMAND, "serve", str(source), "--host", HOST, "--grpc-port", "0", "--no-metrics"]
+    command = [*_COMMAND, "serve", str(source), "--host", HOST, "--grpc-port", "0"]
+    command += ["--metrics-port", "0"] if metrics else ["--no-metrics"]
     command += ["--log-format", "json", "--drain-seconds", "1", *options]
-    with tempfile.TemporaryDirectory(prefix="penstock-profile-") as folder:
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as file:
             # In a session of its own, so that Ctrl-C ends the load first.
@@ -80,7 +84,9 @@ def _wait(process: "subprocess.Popen[bytes]", log: Path) -> Served:
         if any(line.ready is not None for line in lines):
             port = next((line.grpc_port for line in lines if line.grpc_port), 0)
             models = dict.fromkeys(line.model for line in lines if line.model and line.message.startswith("serving "))
-            return Served(HOST, port, process.pid, list(models))
+            metrics = next((line.metrics_port for line in lines if line.metrics_port), 0)
+            where = f"http://{HOST}:{metrics}/metrics" if metrics else ""
+            return Served(HOST, port, process.pid, list(models), where)
         time.sleep(_POLL_SECONDS)
     raise LoadError(f"the server was not ready after {_READY_SECONDS:.0f} s: {_last_words(log, _read(log))}")
 
