@@ -15,6 +15,7 @@ from penstock_bench.commands.report import report
 from penstock_bench.output import complain
 from penstock_bench.peers.command import peers
 from penstock_bench.soak.command import soak_command
+from penstock_bench.streams.command import streams
 
 app = typer.Typer(
     name="bench",
@@ -29,6 +30,7 @@ app.command()(load)
 app.command()(report)
 app.command()(profile)
 app.command()(peers)
+app.command()(streams)
 app.command()(abuse)
 app.command("soak")(soak_command)
 

@@ -122,7 +122,7 @@ class Http2Connection:
         """Bytes of the connection's window since it was last given back."""
         self._collecting: dict[int, list[bytes]] = {}
         """The streams whose data matters."""
-        self._window = frames.DEFAULT_WINDOW
+        self._window: int = frames.DEFAULT_WINDOW
         self._initial_window = frames.DEFAULT_WINDOW
         self._frame = frames.DEFAULT_FRAME
         self._windows: dict[int, int] = {}

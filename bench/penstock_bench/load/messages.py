@@ -20,7 +20,8 @@ from penstock_bench.load import frames
 from penstock_bench.load.answers import BodyJudge, ModelJudge
 from penstock_bench.load.channel import ID_DIGITS, Variant
 from penstock_bench.load.http1 import request
-from penstock_bench.load.plan import HttpTarget, LoadError, LoadPlan, MixItem
+from penstock_bench.load.plan import HttpTarget, LoadError, LoadPlan, MixItem, SequencePlan
+from penstock_bench.load.sequences import Script
 from penstock_client import InputError
 from penstock_client.codec import parameter
 from penstock_client.tensors import converted, raw_of
@@ -129,16 +130,35 @@ def supply(
     return cycle(order)
 
 
+def script(item: MixItem, signature: Signature, plan: LoadPlan, sequences: SequencePlan) -> Script:
+    """The steps of sequences. Raises LoadError if what the item gives does not fit the model, OSError and ValueError
+    if what is expected cannot be read."""
+    drawn = inputs_of(item, 0, signature, plan.seed)
+    expected: Values = np.empty((0, 0), np.float32)
+    if sequences.expected is not None:
+        expected = np.load(sequences.expected, allow_pickle=False)
+    return Script(
+        lead=_before_id(item),
+        bodies=[_after_id(item, next(drawn)) for _ in range(affordable(plan, item, signature))],
+        named=sequences.named,
+        expected=expected.tolist(),
+    )
+
+
 def message(item: MixItem, inputs: Inputs) -> tuple[bytes, bytes]:
     """A gRPC message in two parts: up to the request's id, and after it.
 
     Protobuf writes fields in the order of their numbers, so a message is the fields before the id, the id, and the
     fields after it, each part made by itself.
     """
-    before = ModelInferRequest(model_name=item.model, model_version=item.version).SerializeToString() + _ID_TAG
+    before = _before_id(item)
     after = _after_id(item, inputs)
     size = len(before) + ID_DIGITS + len(after)
     return b"\0" + size.to_bytes(4, "big") + before, after
+
+
+def _before_id(item: MixItem) -> bytes:
+    return ModelInferRequest(model_name=item.model, model_version=item.version).SerializeToString() + _ID_TAG
 
 
 def _after_id(item: MixItem, inputs: Inputs) -> bytes:

@@ -93,6 +93,16 @@ class HttpTarget(msgspec.Struct, frozen=True, kw_only=True):
     by this part."""
 
 
+class SequencePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Each stream is a sequence of steps: the variants of the mix's one item, in order, over and over."""
+
+    named: bool = True
+    """Whether requests carry a `sequence_id`. False: a stream is a sequence to the server, too."""
+    expected: str | None = None
+    """A `.npy` file, float32 [streams, steps]: what the first streams are to be answered, as `first_step` of
+    `penstock_bench.load.sequences` says where each begins."""
+
+
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One load on one server."""
 
@@ -115,6 +125,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     """True: over ModelStreamInfer, `streams_per_connection` of them on each connection."""
     streams_per_connection: int = 1
+    sequences: SequencePlan | None = None
+    """Of streams: each is a sequence. In a closed loop, each has its share of what is in flight."""
     slo: float | None = None
     """Seconds within which an answer is worth something."""
     check_every: int = 100
@@ -190,6 +202,9 @@ def _contradictions(plan: LoadPlan) -> list[str]:
 
     unless(bool(plan.mix) or plan.http is not None, "the mix names no model")
     unless(plan.http is None or not plan.stream, "there are no streams over HTTP/1.1")
+    unless(plan.sequences is None or plan.stream, "sequences need streams")
+    unless(plan.sequences is None or len(plan.mix) == 1, "all sequences are of one model")
+    unless(plan.sequences is None or isinstance(plan.load, ClosedLoop), "sequences are driven in a closed loop")
     unless(plan.http is None or bool(plan.http.bodies), "an HTTP target needs at least one body")
     unless(0 < plan.seconds < 1e6, "the seconds of a run are more than 0")
     unless(0 <= plan.warmup < 1e6, "the warm-up is 0 or more seconds")
@@ -206,6 +221,7 @@ def _contradictions(plan: LoadPlan) -> list[str]:
     match plan.load:
         case ClosedLoop(concurrency=concurrency):
             ways = plan.connections if plan.http is None else plan.processes
+            ways *= 1 if plan.sequences is None else plan.streams_per_connection
             unless(concurrency >= ways, f"a concurrency of {concurrency} leaves connections idle: give fewer of them")
         case OpenLoop(rate=rate, arrivals=arrivals, trace=trace):
             unless(rate > 0 or (arrivals == "trace" and rate == 0), "the rate is more than 0 requests a second")

@@ -58,7 +58,10 @@ def run_load(
             signatures = target.signatures()
             for number, (item, signature) in enumerate(zip(plan.mix, signatures, strict=True)):
                 next(inputs_of(item, number, signature, plan.seed))  # complains here of what does not fit
-            answers, remarks = target.answers(signatures)
+            if plan.sequences is None:
+                answers, remarks = target.answers(signatures)
+            else:  # the answer to a step is none that could be asked for by itself
+                answers = [() for _ in plan.mix]
         orders = [
             Order(plan=plan, number=number, signatures=signatures, answers=answers) for number in range(plan.processes)
         ]

@@ -20,7 +20,7 @@ _BYTES = 0x7F  # of a tag and a length that are one byte each
 
 
 @dataclass(slots=True, eq=False)
-class _Stream:
+class OpenStream:
     number: int
     item: int
     pending: dict[bytes, tuple[float, int]] = field(default_factory=dict[bytes, tuple[float, int]])
@@ -51,10 +51,10 @@ class StreamChannel(Http2Connection):
         self._count = streams
         self._own_streams = own_streams
         """Whether items differ in metadata, and so need streams of their own."""
-        self._streams: dict[int, _Stream] = {}
-        self._of_item: dict[int, list[_Stream]] = {}
+        self._streams: dict[int, OpenStream] = {}
+        self._of_item: dict[int, list[OpenStream]] = {}
         self._turn = 0
-        self._in_flight = 0
+        self._in_flight: int = 0
         self._checked: dict[bytes, Variant] = {}
 
     def __repr__(self) -> str:
@@ -87,12 +87,12 @@ class StreamChannel(Http2Connection):
         else:
             self._send_message(stream.number, variant.lead + request_id, variant.body, 0)
 
-    def _open(self, key: int) -> list[_Stream]:
+    def _open(self, key: int) -> list[OpenStream]:
         if not self._blocks:
             self._blocks = self._make_blocks(self.table_size)
-        opened: list[_Stream] = []
+        opened: list[OpenStream] = []
         for _ in range(min(self._count, self._streams_allowed)):
-            stream = _Stream(self._next_stream, key)
+            stream = OpenStream(self._next_stream, key)
             self._next_stream += 2
             block = self._blocks[key].cycle[self._position]
             self._position = self._blocks[key].following(self._position)
@@ -129,7 +129,7 @@ class StreamChannel(Http2Connection):
             position = stop
         one.rest = data[position:]
 
-    def _message(self, stream: _Stream, message: bytes, now: float) -> None:
+    def _message(self, stream: OpenStream, message: bytes, now: float) -> None:
         request_id = answered_id(message)
         if request_id is None:  # an error, or fields in an unusual order
             response = ModelStreamInferResponse.FromString(message)

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from penstock_bench.load import headers, messages
+from penstock_bench.load.answers import ModelJudge
 from penstock_bench.load.arrivals import Schedule, schedule
 from penstock_bench.load.channel import ID_DIGITS, Channel, Variant
 from penstock_bench.load.engine import Engine
@@ -32,6 +33,7 @@ from penstock_bench.load.ledger import Ledger, Measured
 from penstock_bench.load.messages import Signature
 from penstock_bench.load.pacing import ClosedPace, OpenPace, Pace
 from penstock_bench.load.plan import ClosedLoop, LoadError, LoadPlan, OpenLoop, Timeouts
+from penstock_bench.load.sequences import Script, SequenceChannel
 from penstock_bench.load.streams import StreamChannel
 from penstock_bench.load.unary import UnaryChannel
 
@@ -40,6 +42,7 @@ _STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 INTERRUPTED = "it was interrupted"
 """Why a load ended that Ctrl-C has cut off."""
 _IDS_EACH = 100_000_000
+_STREAMS_EACH = 100_000
 _TIMEOUTS = 4096
 
 
@@ -84,7 +87,9 @@ class Job:
         self._order = order
         self._plan = plan = order.plan
         self._share = share(plan.sockets, plan.processes, order.number)
+        self._script = self._steps()
         self._pools = self._variants()
+        self._numbers = count(order.number * _STREAMS_EACH)
         self._schedule = self._arrivals()
         # The moments are set when the load begins.
         self._ledger = Ledger(0.0, 1.0, [item.traffic for item in plan.mix] or [""])
@@ -122,8 +127,17 @@ class Job:
             remark=f"a connection was lost: {engine.lost}" if engine.lost and not trouble else "",
         )
 
+    def _steps(self) -> Script | None:
+        """What sequences send, if it is sequences that are sent."""
+        plan, order = self._plan, self._order
+        if plan.sequences is None:
+            return None
+        return messages.script(plan.mix[0], order.signatures[0], plan, plan.sequences)
+
     def _variants(self) -> list[list[Variant]]:
         plan, order = self._plan, self._order
+        if self._script is not None:
+            return [[Variant(0, b"", b"", ModelJudge(plan.mix[0].model, {}))]]  # a stream knows its next step itself
         if plan.http is not None:
             return [messages.http_variants(plan.http, plan.target)]
         return [
@@ -178,6 +192,9 @@ class Job:
             return Http1Channel(self._ledger)
         limit = next(self._places, self._limit)
         self._limit = limit if isinstance(plan.load, ClosedLoop) else self._limit
+        if self._script is not None:
+            streams = plan.streams_per_connection
+            return SequenceChannel(self._ledger, limit, self._blocks, self._ids, streams, self._script, self._numbers)
         if plan.stream:
             own = any(item.metadata for item in plan.mix)
             streams = plan.streams_per_connection

@@ -30,7 +30,7 @@ failed or is partial (the report says why), 2 it could not begin, 130 Ctrl-C.
 """
 
 
-def _default_work() -> Path:
+def default_work() -> Path:
     return Path.home() / ".cache" / "penstock-bench"
 
 
@@ -133,7 +133,7 @@ def peers(
             seed=seed,
             resume=resume,
             results=results,
-            work=work or _default_work(),
+            work=work or default_work(),
             keep=keep,
             typed=context.obj or (),
         )
@@ -145,7 +145,7 @@ def peers(
         from penstock_bench.peers.run import run
     except ModuleNotFoundError as error:
         fail(f"penstock bench peers needs the package {error.name}: pip install 'penstock[peers]'", 2)
-    with _ending_as_with_ctrl_c():
+    with ending_as_with_ctrl_c():
         return run(request)
 
 
@@ -161,7 +161,7 @@ def _models(names: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _ending_as_with_ctrl_c() -> Generator[None]:
+def ending_as_with_ctrl_c() -> Generator[None]:
     """SIGTERM is a Ctrl-C: servers are ended and folders removed before this program ends."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from penstock_bench.peers.asking import wait_until_ready
 from penstock_bench.peers.base import PeerFailed, ProtocolName, RunningPeer
 from penstock_bench.peers.bodies import Bodies
-from penstock_bench.peers.models import ModelSet
+from penstock_bench.peers.models import BenchModel, ModelSet
 from penstock_bench.peers.process import HOST, ServerProcess, free_port
 from penstock_bench.peers.workshop import ONNXRUNTIME, Workshop
 
@@ -67,11 +67,15 @@ class InstalledPeer(ABC):
             process.start(command, {**path, **told, **self.variables(process.scratch, port)})
             running = RunningPeer(HOST, port, process.pids, self.remark, self.bodies)
             for model in models.models:
-                wait_until_ready(running, model, self.ready_seconds, process.check_alive)
+                self._wait(running, model, process)
         except BaseException:
             self.stop()
             raise
         return running
+
+    def _wait(self, running: RunningPeer, model: BenchModel, process: ServerProcess) -> None:
+        """Until it answers. Raises PeerFailed."""
+        wait_until_ready(running, model, self.ready_seconds, process.check_alive)
 
     def stop(self) -> None:
         process, self._process = self._process, None

@@ -45,7 +45,7 @@ class _Value(Protocol):
     shape: Sequence[int | str]
 
 
-class _Session(Protocol):
+class Session(Protocol):
     """The part of ONNX Runtime's session that is used: it has no types of its own."""
 
     def get_inputs(self) -> Sequence[_Value]: ...
@@ -61,7 +61,7 @@ class _Runtime(Protocol):
     """The package, likewise."""
 
     def SessionOptions(self) -> _Options: ...
-    def InferenceSession(self, path: str, options: _Options, *, providers: Sequence[str]) -> _Session: ...
+    def InferenceSession(self, path: str, options: _Options, *, providers: Sequence[str]) -> Session: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class BenchModel:
     shape: tuple[int, ...]
     """Of a row of the input, float32."""
     outputs: tuple[Output, ...]
-    session: _Session
+    session: Session
 
     def draw(self, count: int, seed: int) -> Rows:
         """Random rows."""
@@ -228,13 +228,18 @@ def make(name: str, folder: Path) -> BenchModel:
 def _make(name: str, folder: Path, maker: Callable[[Path], Path]) -> BenchModel:
     folder.mkdir(parents=True, exist_ok=True)
     path = maker(folder)
-    runtime = cast("_Runtime", import_module("onnxruntime"))
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     given = session.get_inputs()[0]
     outputs = [Output(each.name, *_DATATYPES[each.type], _row(each)) for each in session.get_outputs()]
     return BenchModel(name, path, given.name, _row(given), tuple(outputs), session)
+
+
+def open_session(path: Path) -> Session:
+    """ONNX Runtime with the model, on one thread."""
+    runtime = cast("_Runtime", import_module("onnxruntime"))
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _row(value: _Value) -> tuple[int, ...]:

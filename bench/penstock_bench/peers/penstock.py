@@ -9,11 +9,13 @@ from pathlib import Path
 
 from penstock_bench.peers.asking import wait_until_ready
 from penstock_bench.peers.base import PeerFailed, ProtocolName, RunningPeer
-from penstock_bench.peers.models import ModelSet
+from penstock_bench.peers.models import BenchModel, ModelSet
 from penstock_bench.peers.process import HOST, ServerProcess, free_port
 
 PREFIX = "penstock-"
-_READY_SECONDS = 30.0
+READY_SECONDS = 30.0
+ONE_THREAD = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
+"""Of a model's configuration."""
 _HELP_SECONDS = 60.0
 _MAIN = "from penstock_server.cli.main import main; main()"
 _TRANSPORTS = re.compile(r"--transport\s+<([\w|]+)>")
@@ -72,8 +74,7 @@ class Penstock:
             for model in models.models:
                 folder = repository / model.name
                 (folder / "1").mkdir(parents=True)
-                threads = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }'
-                (folder / "config.pbtxt").write_text(model.config("onnxruntime", threads))
+                (folder / "config.pbtxt").write_text(self._config(model))
                 # A copy, since a repository refuses links that lead out of it.
                 (folder / "1" / "model.onnx").write_bytes(model.path.read_bytes())
             options = ["--host", HOST, "--grpc-port", str(port), "--metrics-port", str(metrics)]
@@ -81,11 +82,18 @@ class Penstock:
             process.start([*_command(), "serve", str(repository), *options, *more], _path())
             running = RunningPeer(HOST, port, process.pids, self.remark, metrics=f"http://{HOST}:{metrics}/metrics")
             for model in models.models:
-                wait_until_ready(running, model, _READY_SECONDS, process.check_alive)
+                self._wait(running, model, process)
         except BaseException:
             self.stop()
             raise
         return running
+
+    def _config(self, model: BenchModel) -> str:
+        return model.config("onnxruntime", ONE_THREAD)
+
+    def _wait(self, running: RunningPeer, model: BenchModel, process: ServerProcess) -> None:
+        """Until it answers. Raises PeerFailed."""
+        wait_until_ready(running, model, READY_SECONDS, process.check_alive)
 
     def stop(self) -> None:
         process, self._process = self._process, None

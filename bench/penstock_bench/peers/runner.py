@@ -5,7 +5,7 @@ Peers go forwards and backwards (A-B-B-A), and so do the loads of each turn.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from penstock_bench.peers.loads import Effort, Load, for_protocol, plan_of
 from penstock_bench.peers.models import ModelSet
 from penstock_bench.peers.store import Measured, PeerResult, Store, Turn
 from penstock_bench.results import Point
+
+T = TypeVar("T")
 
 OWN, H2LOAD = "penstock bench", "h2load"
 
@@ -56,11 +58,11 @@ class Comparison:
         }
 
 
-def order(peers: Sequence[Peer], rounds: int) -> Iterator[tuple[int, Peer]]:
+def order(what: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
     """A-B-B-A: forwards and backwards in turns."""
     for round in range(rounds):
-        for peer in peers if round % 2 == 0 else reversed(peers):
-            yield round, peer
+        for each in what if round % 2 == 0 else reversed(what):
+            yield round, each
 
 
 class Runner:

@@ -13,14 +13,16 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from penstock_bench.peers.base import PeerFailed
+from penstock_bench.peers.base import PeerFailed, ProtocolName
 from penstock_bench.peers.installed import PROGRAMS, InstalledPeer
-from penstock_bench.peers.models import ModelSet
+from penstock_bench.peers.models import BenchModel, ModelSet
 from penstock_bench.peers.process import HOST, free_port
 
 _WHEEL = "nvidia-pytriton==0.7.0"
 _WHEEL_MEGABYTES = 250
 _SHARED = Path("/dev/shm")
+ONE_INSTANCE = "instance_group [ { kind: KIND_CPU count: 1 } ]"
+"""Of a model's configuration."""
 
 
 class Triton(InstalledPeer):
@@ -28,12 +30,14 @@ class Triton(InstalledPeer):
 
     name = "triton"
     title = "Triton 2.51.0 (Python backend)"
-    protocol = "gRPC"
+    protocol: ProtocolName = "gRPC"
     remark = "includes the Python process that runs the model, also in the CPU: the wheel from PyPI has no ONNX backend"
     default = True
     requirements = ("numpy==1.26.4",)
     several = True
     megabytes = 300
+    program = "triton_model.py"
+    """What the Python backend runs."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -45,9 +49,8 @@ class Triton(InstalledPeer):
             folder = scratch / "repository" / model.name
             version = folder / "1"
             version.mkdir(parents=True)
-            config = model.config("python", "instance_group [ { kind: KIND_CPU count: 1 } ]")
-            (folder / "config.pbtxt").write_text(config)
-            shutil.copy(PROGRAMS / "triton_model.py", version / "model.py")
+            (folder / "config.pbtxt").write_text(self._config(model))
+            shutil.copy(PROGRAMS / self.program, version / "model.py")
             shutil.copy(PROGRAMS / "served.py", version)
             shutil.copy(model.path, version / "model.onnx")
         return [
@@ -65,6 +68,9 @@ class Triton(InstalledPeer):
             "--backend-config=python,shm-default-byte-size=16777216",
             f"--backend-config=python,shm-region-prefix-name={_prefix(scratch)}",
         ]
+
+    def _config(self, model: BenchModel) -> str:
+        return model.config("python", ONE_INSTANCE)
 
     def variables(self, scratch: Path, port: int) -> Mapping[str, str]:
         return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}

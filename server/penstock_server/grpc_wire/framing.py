@@ -125,9 +125,9 @@ class MessageReader:
             chunk, at = self._chunk, self._at
             begin = at + PREFIX_BYTES
             if not self._prefix and begin < len(chunk) and chunk[at] == 0:  # mostly a chunk is whole messages
-                size = int.from_bytes(chunk[at + 1 : begin], "big")
-                end = begin + size
-                if end <= len(chunk) and size <= self._limit:
+                length = int.from_bytes(chunk[at + 1 : begin], "big")
+                end = begin + length
+                if end <= len(chunk) and length <= self._limit:
                     self._at = end
                     self.taken += end - at
                     return False, bytes(chunk[begin:end])

@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, PingAckReceived, RequestReceived, StreamEnded
+from h2.events import DataReceived, PingAckReceived, RequestReceived, StreamEnded
 from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_bench.load import frames
-from penstock_bench.load.channel import Channel, Variant
+from penstock_bench.load.channel import Variant
 from penstock_bench.load.headers import blocks, request_fields
 from penstock_bench.load.http1 import Http1Channel
 from penstock_bench.load.http2 import STATUSES
@@ -22,10 +21,7 @@ from penstock_bench.load.ledger import Ledger
 from penstock_bench.load.streams import StreamChannel, answered_id
 from penstock_bench.load.unary import UnaryChannel
 from penstock_proto.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
-
-HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
-OK = [("grpc-status", "0"), ("grpc-message", "")]
-E = TypeVar("E", bound=Event)
+from tests.bench.load.h2_server import HEADERS, OK, Server, header_blocks, said
 
 
 class Seen:
@@ -44,49 +40,11 @@ def variant(body: bytes = b"body", end: int = frames.END_STREAM) -> Variant:
     return Variant(0, b"led", body, Seen(), size, frames.head(size, frames.DATA, end))
 
 
-def header_blocks(table_size: int) -> Sequence[Any]:
-    return [blocks(request_fields("/p", "h"), table_size=table_size)]
-
-
 def unary(ledger: Ledger, limit: int = 8, timeouts: Iterator[bytes] | None = None) -> UnaryChannel:
     def made(size: int) -> Sequence[Any]:
         return [blocks(request_fields("/p", "h"), timeout_digits=0 if timeouts is None else 5, table_size=size)]
 
     return UnaryChannel(ledger, limit, made, count(), timeouts)
-
-
-class Server:
-    """h2's side of a connection, and the channel at the other end."""
-
-    def __init__(self, channel: Channel, settings: dict[SettingCodes | int, int] | None = None) -> None:
-        self.channel = channel
-        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
-        self.events: list[Event] = []
-        self.h2.initiate_connection()
-        if settings:
-            self.h2.update_settings(settings)
-        self.exchange()
-        self.exchange()
-
-    def exchange(self, now: float = 2.0) -> None:
-        """Carry what both have to say."""
-        said = b"".join(self.channel.output)
-        self.channel.output = []
-        self.events += self.h2.receive_data(said)
-        answer = self.h2.data_to_send()
-        if answer:
-            self.channel.receive(answer, now)
-
-    def all(self, kind: type[E]) -> list[E]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def body(self, stream: int) -> bytes:
-        return b"".join(event.data for event in self.all(DataReceived) if event.stream_id == stream and event.data)
-
-    def answer(self, stream: int, message: bytes = b"right", trailers: Sequence[tuple[str, str]] = OK) -> None:
-        self.h2.send_headers(stream, HEADERS)
-        self.h2.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message)
-        self.h2.send_headers(stream, list(trailers), end_stream=True)
 
 
 @pytest.fixture
@@ -306,14 +264,6 @@ def test_answers_may_come_in_any_pieces(cuts: list[int]) -> None:
 
 def streaming(ledger: Ledger, streams: int = 1, limit: int = 8) -> StreamChannel:
     return StreamChannel(ledger, limit, header_blocks, count(), streams, own_streams=False)
-
-
-def said(request_id: str = "", error: str = "") -> bytes:
-    response = ModelStreamInferResponse(
-        error_message=error, infer_response=ModelInferResponse(model_name="m", model_version="1", id=request_id)
-    )
-    message = response.SerializeToString()
-    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def test_a_stream_carries_many_requests(ledger: Ledger) -> None:
