@@ -431,7 +431,7 @@ async def test_what_was_not_fetched_goes_with_the_connection() -> None:
     driver, transport = Driver(hub), Recorder()
     driver.connection_made(transport)
     driver.pause_writing()
-    driver.data_received(await requests(5, ECHO))
+    received(driver, await requests(5, ECHO))
     assert driver.http2.output
     driver.connection_lost(None)
     assert driver.http2.output == []
