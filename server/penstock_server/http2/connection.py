@@ -499,7 +499,7 @@ class Connection(Sender, Generic[Head]):
                     self._begin_data(after - body, flags, stream_id & STREAM_ID_MASK)
                     return body
                 if self.phase is not _CLOSED:
-                    self._frame(kind, flags, stream_id & STREAM_ID_MASK, data, body, after)
+                    at = self._frame(kind, flags, stream_id & STREAM_ID_MASK, data, body, after)
                 if self.phase is _CLOSED:
                     return end
                 continue
@@ -575,11 +575,11 @@ class Connection(Sender, Generic[Head]):
             return at + HEADER_BYTES
         return at
 
-    def _frame(self, kind: int, flags: int, stream_id: int, data: bytes, body: int, after: int) -> None:
-        """Handle any frame. `data[body:after]` is its payload."""
+    def _frame(self, kind: int, flags: int, stream_id: int, data: bytes, body: int, after: int) -> int:
+        """Handle any frame. `data[body:after]` is its payload. Where to go on."""
         if kind == _WINDOW_UPDATE and not stream_id and self._next_plain_id:
             self._receive_window_update(flags, 0, data[body:after])  # grpcio sends one a call
-            return
+            return after
         if self._block is not None and (kind != _CONTINUATION or stream_id != self._block.stream_id):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
         if self.phase is _SETTINGS and (kind != FrameType.SETTINGS or flags & _ACK):
@@ -587,7 +587,7 @@ class Connection(Sender, Generic[Head]):
         # No type of frame is looked up in its enum here: that costs as much as handling it.
         try:
             if kind == _DATA:
-                self._receive_data(flags, stream_id, data, body, after)
+                after = self._receive_data(flags, stream_id, data, body, after)
             else:
                 receiver = self._receivers.get(kind)
                 if receiver is None:
@@ -598,6 +598,7 @@ class Connection(Sender, Generic[Head]):
             self._stream_fault(stream_id, fault)
         if self._control_in_output > self._limits.control_output_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "answers to control frames are not fetched")
+        return after
 
     def _so_far(self) -> tuple[float, int]:
         """The time, and the work that gives tokens back: see `limits`."""
@@ -752,9 +753,9 @@ class Connection(Sender, Generic[Head]):
 
     # -- DATA ----------------------------------------------------------------------------------------------------------
 
-    def _receive_data(self, flags: int, stream_id: int, data: bytes, body: int, after: int) -> None:
-        """A DATA frame that is all there."""
-        length = after - body
+    def _receive_data(self, flags: int, stream_id: int, data: bytes, body: int, after: int) -> int:
+        """A DATA frame that is all there, and those of its stream right behind: a stream's messages. Where to go on."""
+        length, at = after - body, after
         padding = 0
         if flags & _PADDED:
             padding = _padding(length, data, body)
@@ -763,12 +764,16 @@ class Connection(Sender, Generic[Head]):
         end_stream = bool(flags & _END_STREAM)
         stream = self._data_target(stream_id, length, padding, end_stream)
         if stream is None:
-            return
+            return at
         if length == padding and not end_stream:
             self._empty_data.take()
-            return
-        payload = memoryview(data)[body:after] if after - body > _LARGE else data[body:after]
-        self._hand_on(stream, payload, end_stream)
+            return at
+        pieces: list[Buffer] = [data[body:after]]
+        if not end_stream and at < len(data):
+            at = self._collect(stream, data, at, pieces)
+            end_stream = self._data_ends and not self._data_left
+        self._hand_on(stream, pieces[0] if len(pieces) == 1 else b"".join(pieces), end_stream)
+        return at
 
     def _begins_large_data(self, view: memoryview, at: int) -> bool:
         """Whether a large DATA frame begins there; then its header is taken."""
@@ -818,8 +823,8 @@ class Connection(Sender, Generic[Head]):
             self._handler.on_pieces(stream, pieces, ends)
         return after
 
-    def _collect(self, stream: Stream, view: memoryview, at: int, pieces: list[Buffer]) -> int:
-        """Take the DATA frames of a stream that follow each other from `at`: most of a large message is nothing else.
+    def _collect(self, stream: Stream, view: Buffer, at: int, pieces: list[Buffer]) -> int:
+        """Take the DATA frames of a stream that follow each other from `at`, of the last one what is there.
 
         It accounts for them as `_data_target` does. A frame with which anything is wrong is left for that.
         """
@@ -851,7 +856,7 @@ class Connection(Sender, Generic[Head]):
         if content_left >= 0:
             inbox.content_left -= taken
         self._data_bytes += taken
-        self._data_left, self._data_ends = left, ends
+        self._data_stream, self._data_left, self._data_ends = stream, left, ends
         return at
 
     def _data_target(self, stream_id: int, length: int, padding: int, end_stream: bool) -> Stream | None:
