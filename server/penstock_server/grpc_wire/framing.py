@@ -28,13 +28,6 @@ def prefix(size: int) -> bytes:
     return size.to_bytes(PREFIX_BYTES, "big")  # lengths have four bytes: the flag is the fifth
 
 
-def prefixed(parts: Sequence[Buffer]) -> list[Buffer]:
-    """A message in pieces, behind its prefix."""
-    if len(parts) == 1:
-        return [len(parts[0]).to_bytes(PREFIX_BYTES, "big"), parts[0]]
-    return [sum(map(len, parts)).to_bytes(PREFIX_BYTES, "big"), *parts]
-
-
 def _room_for(size: int) -> memoryview:
     """Memory for a message, with an aligned end.
 

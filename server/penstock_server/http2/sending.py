@@ -110,11 +110,14 @@ class Sender:
         """More of the body, uncopied. False: it was queued, wait for `on_writable` (or the stream is over)."""
         if not self._may_send(stream):
             return False
-        size = sum(len(part) for part in parts)
+        size = 0
+        for part in parts:
+            size += len(part)
         if not size:
             return stream.outbox is None
         if stream.outbox is None and size <= self._room and size <= stream.send_window and size <= MAX_FRAME_SIZE:
-            self.output += opening(size, FrameType.DATA, 0), stream.wire_id, *parts
+            start = _DATA_OPENINGS[size] if size < _SMALL else opening(size, FrameType.DATA, 0)
+            self.output += (start, stream.wire_id, *parts)
             self._room -= size
             stream.send_window -= size
             return True

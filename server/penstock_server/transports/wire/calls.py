@@ -20,7 +20,7 @@ from typing import Protocol
 from penstock_server.errors import Failure, Trailers, failure_of
 from penstock_server.grpc_wire.call import StreamRequest, UnaryRequest, whole_message
 from penstock_server.grpc_wire.compression import Inflate
-from penstock_server.grpc_wire.framing import prefixed
+from penstock_server.grpc_wire.framing import prefix
 from penstock_server.grpc_wire.status import Refusal
 from penstock_server.http2.connection import Connection
 from penstock_server.http2.headers import HeaderBlock
@@ -313,15 +313,14 @@ class StreamCall:
         stream, link = self.stream, self.link
         if stream is None:
             return False
-        message = prefixed(parts)
-        size = sum(map(len, parts))
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         if size > link.max_message_bytes:
             self._fail(ends.too_large(size, link.max_message_bytes))
             return False
         if not self._responded:
             self._responded = True
             link.http2.send_headers(stream, ends.RESPONSE)
-        if not link.http2.send_data(stream, message):
+        if not link.http2.send_data(stream, (prefix(size), *parts)):
             self._queued = True
         link.touch()
         if self._turn != link.turn:
@@ -432,9 +431,9 @@ class StreamCall:
         except (Exception, asyncio.CancelledError) as error:
             failure_of(error, during=self._path)
 
-    def _tell(self, what: Callable[..., None], *about: Buffer) -> None:
+    def _tell(self, what: Callable[[], None]) -> None:
         try:
-            what(*about)
+            what()
         except (Exception, asyncio.CancelledError) as error:
             self.finish(failure_of(error, during=self._path))
 
@@ -457,7 +456,10 @@ class StreamCall:
                 message = request.next()
                 if message is None:
                     break
-                self._tell(handler.on_message, message)
+                try:  # as `_tell` does, without a call for each message
+                    handler.on_message(message)
+                except (Exception, asyncio.CancelledError) as error:
+                    self.finish(failure_of(error, during=self._path))
             if self.stream is not None and request.over and not self._end_told:
                 self._end_told = True
                 self._tell(handler.on_end)
