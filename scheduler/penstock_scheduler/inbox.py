@@ -126,6 +126,5 @@ class Inbox(Place, Generic[T]):
         accounts = self._accounts
         waiting = {ticket.tenant for ticket in self.tickets}
         if len(waiting) < len(accounts):
-            for tenant in [*accounts]:
-                if tenant not in waiting:
-                    self._shares.leaves(accounts.pop(tenant))
+            for tenant in accounts.keys() - waiting:
+                self._shares.leaves(accounts.pop(tenant))

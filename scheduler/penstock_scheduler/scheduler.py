@@ -187,7 +187,8 @@ class Scheduler(Generic[T]):
     def next_wakeup(self, *, may_start: bool = True) -> float | None:
         """When to poll next if nothing happens before; None if time alone changes nothing.
 
-        If something has happened since the last poll: at once. `may_start` is False on a device that is taken.
+        If something has happened since the last poll: at once. It may be too early, by the deadline of one that has
+        left, and is never too late. `may_start` is False on a device that is taken.
         """
         if not self._is_settled:
             return self._now

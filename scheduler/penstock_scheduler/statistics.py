@@ -111,10 +111,11 @@ class Counters(Generic[T]):
         """Count queue times: those of one read and class, who have waited equally long, at once."""
         enqueued, traffic, count = tickets[0].enqueued, tickets[0].traffic, 0
         for ticket in tickets:
-            if ticket.enqueued != enqueued or ticket.traffic is not traffic:
+            if ticket.enqueued == enqueued and ticket.traffic is traffic:
+                count += 1
+            else:
                 self._count_waits(traffic, now - enqueued, count)
-                enqueued, traffic, count = ticket.enqueued, ticket.traffic, 0
-            count += 1
+                enqueued, traffic, count = ticket.enqueued, ticket.traffic, 1
         self._count_waits(traffic, now - enqueued, count)
 
     def _count_waits(self, traffic: TrafficClass, seconds: float, count: int) -> None:

@@ -78,7 +78,7 @@ class Deadline(LanePolicy[T]):
         table = self._cost.table if is_timed else self._free_of_charge
         start = now + self._cost.margin
         for lane in self._in_order(now):
-            reason = self._ripe(lane, now, drop) if is_timed else FireReason.IDLE
+            reason = self._ripe(lane, now, start, drop) if is_timed else FireReason.IDLE
             if reason is None:
                 continue
             filling = Filling(self._max_rows, table, start, self._earliest(start + table[-1]), drop)
@@ -88,10 +88,13 @@ class Deadline(LanePolicy[T]):
                 return self._started(batch, lane)
         return None
 
-    def _ripe(self, lane: Lane[T], now: float, drop: Dropper[T]) -> FireReason | None:
-        """Why to start a batch from this lane now, once those are dropped that must be; None: wait, or it is empty."""
+    def _ripe(self, lane: Lane[T], now: float, start: float, drop: Dropper[T]) -> FireReason | None:
+        """Why to start a batch from this lane now, once those are dropped that must be; None: wait, or it is empty.
+
+        `start` is now and the margin.
+        """
         # If all of it, one batch after the other, is in time for the first deadline of all, nobody is hopeless.
-        end = now + self._cost.margin + self._cost.of(lane.rows)
+        end = start + self._cost.of(lane.rows)
         if end > self._earliest(end):
             self._drop_hopeless(lane, now, drop)
             if not lane.rows:
