@@ -347,6 +347,7 @@ class Recorder(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 5)})
         self.writes: list[bytes] = []
+        self.reading: list[bool] = []
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
@@ -358,6 +359,12 @@ class Recorder(asyncio.Transport):
         return False
 
     def abort(self) -> None: ...
+
+    def pause_reading(self) -> None:
+        self.reading.append(False)
+
+    def resume_reading(self) -> None:
+        self.reading.append(True)
 
 
 async def requests(count: int, path: str) -> bytes:
@@ -422,6 +429,28 @@ async def test_nothing_is_written_while_the_peer_does_not_read() -> None:
     driver.resume_writing()
     await asyncio.sleep(0)
     assert len(transport.writes) == 1
+    hub.end()
+
+
+@pytest.mark.parametrize("padding", [0, 150_000])
+async def test_a_long_turn_is_the_last_in_a_pass(padding: int) -> None:
+    """Behind a full read there is more, and the loop would go on with it before it comes to the neighbours."""
+
+    def call(head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
+        until = time.monotonic() + 0.003
+        while time.monotonic() < until:
+            pass
+        reply([b"done"])
+        return nothing_to_cancel
+
+    hub = Hub({CALL: Unary(call)}, TransportSettings(), WireLimits())
+    driver, transport = Driver(hub), Recorder()
+    driver.connection_made(transport)
+    more = b"".join(b"\0\x40\0\x63\0\0\0\0\0" + bytes(16_384) for _ in range(padding // 16_384))  # of no known type
+    received(driver, await requests(1, CALL) + more)
+    assert transport.reading == ([False] if padding else [])
+    await asyncio.sleep(0)
+    assert transport.reading == ([False, True] if padding else [])
     hub.end()
 
 

@@ -48,6 +48,10 @@ _LARGE_READ = 8 * 1024
 """Reads from this on are counted at once in what the server holds, smaller ones when peers are looked at."""
 _COPIED_READ = 64 * 1024
 """Reads up to this are handed on as bytes, of which slices are cheaper than of views."""
+_FULL_READ = 128 * 1024
+"""Reads from this on may have more behind them: loops read up to 256 KB at once."""
+_LONG_TURN = 0.002
+"""Seconds: a full read that takes longer is the connection's last in this pass."""
 _PING = b"keepaliv"
 _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: closing a socket drops what was not sent. Some MB would stay for minutes for a peer that does not read."""
@@ -110,6 +114,24 @@ class Driver(asyncio.BufferedProtocol):
         self.flush()
         if nbytes > _LARGE_READ:
             self.account()
+            if nbytes > _FULL_READ and time.monotonic() - now > _LONG_TURN:
+                self._give_way()
+
+    def _give_way(self) -> None:
+        """Read no more in this pass of the loop.
+
+        uvloop goes on reading from a socket as long as it fills the buffer, up to 32 times: with requests that cost
+        much, the neighbours would wait for seconds.
+        """
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            self._hub.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False  # whoever stops sending is gone: HTTP/2 has no other use for it

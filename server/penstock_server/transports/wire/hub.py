@@ -179,6 +179,10 @@ class Hub:
         """A timer of the loop."""
         return self._loop.call_later(seconds, work)
 
+    def call_soon(self, work: Callable[[], None]) -> None:
+        """In the loop's next pass."""
+        self._loop.call_soon(work)
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def mark(self, member: Member) -> None:
