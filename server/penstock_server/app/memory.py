@@ -6,6 +6,7 @@ Both are measures for the whole process, so they belong to the server that owns 
 import ctypes
 import gc
 import logging
+import os
 
 _log = logging.getLogger(__name__)
 
@@ -15,6 +16,7 @@ _KEPT_BYTES = 128 << 20
 """Free memory at the end of the heap that is not given back: what large requests in flight take."""
 _OWN_MAPPING_BYTES = 32 << 20
 """Larger blocks are mapped and unmapped each by itself; more than this glibc does not allow."""
+_CHOSEN = ("MALLOC_", "GLIBC_TUNABLES")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -35,8 +37,10 @@ def keep_freed_memory() -> None:
 
     Left alone, glibc gives the memory of a message of some 100 KB back when it is answered, and the kernel has to find
     and clear 4 KB after 4 KB of it for the next one: a third of the server's CPU time with inputs of 602 KB. Does
-    nothing where there is no glibc.
+    nothing where there is no glibc, or where the environment says how malloc is to behave.
     """
+    if any(name.startswith(_CHOSEN) for name in os.environ):
+        return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # not POSIX, or musl

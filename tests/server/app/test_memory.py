@@ -1,5 +1,6 @@
 """What the process does about memory."""
 
+import os
 import subprocess
 import sys
 
@@ -26,8 +27,11 @@ print(faults() - before)
 """
 
 
-def faults(argument: str) -> int:
-    found = subprocess.run([sys.executable, "-c", PROGRAM, argument], capture_output=True, text=True, check=True)
+def faults(argument: str, **more: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, argument], capture_output=True, text=True, check=True, env=environment | more
+    )
     return int(found.stdout)
 
 
@@ -35,3 +39,9 @@ def faults(argument: str) -> int:
 def test_memory_that_was_freed_is_used_again() -> None:
     """The kernel is asked for none of it: 160 blocks of 244 pages would be 39,000 faults of pages."""
     assert faults("keep") < 500 < 5000 < faults("leave")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_the_environment_has_the_last_word() -> None:
+    """Whoever has told malloc what to do is not overruled."""
+    assert faults("keep", MALLOC_TRIM_THRESHOLD_="0") > 5000
