@@ -83,3 +83,14 @@ def test_its_help_tells_how_to_serve_the_model() -> None:
     shown = listen("--help").stdout
     for words in ("python -m penstock_server.examples models", "penstock serve models", "--real-time", "sox"):
         assert words in shown
+
+
+def test_whoever_leaves_a_stream_unfinished_ends(target: str) -> None:
+    """Also if nothing was closed: a lock of gRPC's threads, which are gone first, must not keep the interpreter."""
+    program = (
+        "import sys; from penstock_client import Client, StreamRequest; "
+        "answers = Client(sys.argv[1]).stream([StreamRequest('nobody', {'x': [1.0]})] * 3); "
+        "print(next(answers, None))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, target], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "NOT_FOUND" in done.stderr + done.stdout) == (1, True)

@@ -1,6 +1,7 @@
 """The blocking client: a shell that carries a `Call`'s bytes and waits where `Retries` says so."""
 
 import random
+import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -210,7 +211,10 @@ class Client:
                 raise failures[0] from None
             raise of_rpc_error(error) from error
         finally:
-            rpc.cancel()
+            # A closed channel has cancelled it. And as the interpreter ends, a thread of gRPC that is gone already may
+            # have the lock that this needs: whoever keeps an unfinished stream until then would never end.
+            if not self._closed and not sys.is_finalizing():
+                rpc.cancel()
 
     def _signature(self, model: str, version: str, deadline: Deadline, metadata: Metadata | None) -> Signature:
         known = self._signatures.get((model, version))
