@@ -142,11 +142,6 @@ class StreamRequest:
         return self._reader.expected
 
     @property
-    def has_room(self) -> bool:
-        """The reader may be given a message."""
-        return self._room > 0 and (not self._given or self._given_bytes < self._window)
-
-    @property
     def over(self) -> bool:
         """The request has ended, and all its messages were given."""
         return self._ended and not self._reader.waiting and not self._reader.half
@@ -165,7 +160,7 @@ class StreamRequest:
         Refusal as by `MessageReader.next`, if it cannot be decompressed, and if the request has ended within it.
         """
         given = self._given
-        if self._room <= 0 or (given and self._given_bytes >= self._window):  # as `has_room` says
+        if self._room <= 0 or (given and self._given_bytes >= self._window):  # the reader has as much as it may
             return None
         reader = self._reader
         before = reader.taken
