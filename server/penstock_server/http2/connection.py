@@ -435,8 +435,9 @@ class Connection(Sender, Generic[Head]):
         size = len(data)
         while at < size and self.phase is not _CLOSED:
             if self._data_left:
-                before, at = at, self._receive_pieces(view, at)
-                progress = progress or not self._data_left or at - before > MAX_FRAME_SIZE
+                ends_at = at + self._data_left
+                at = self._receive_pieces(view, at)
+                progress = progress or at >= ends_at  # although a later frame may have begun
             elif not self._partial and self._begins_large_data(view, at):
                 at += HEADER_BYTES
             else:

@@ -392,3 +392,19 @@ def test_the_state_can_be_printed() -> None:
     assert repr(stream) == "<Stream 1 OPEN>"
     assert repr(stream.inbox) == "<Inbox: 1048573 of 1048576 left, 3 unconsumed>"
     assert stream.state is State.OPEN
+
+
+@pytest.mark.parametrize("step", [1000, 1448, 5000, 16_000])
+def test_a_slow_body_goes_on_with_every_frame(step: int) -> None:
+    """A read that ends a frame and begins the next is progress, however small it is."""
+    server = opened()
+    server.receive(headers(1))
+    body = data(1, bytes(16_384)) * 12
+    longest = 0.0
+    for start in range(0, len(body), step):
+        server.now += 1.0
+        server.receive(body[start : start + step])
+        if server.connection.waiting_since is not None:
+            longest = max(longest, server.now - server.connection.waiting_since)
+    assert len(server.streams[1].data) == 12 * 16_384
+    assert longest <= 16_393 / step + 1
