@@ -125,7 +125,7 @@ class Handler(Protocol[HeadIn]):
     """The layer above. Called inside `receive` (all), `lost`, `close` (`on_reset`, `on_closed`) and `take_output`
     (`on_writable`); see the module's docstring for the order."""
 
-    def on_requests(self, requests: "Sequence[Request[HeadIn]]") -> None:
+    def on_requests(self, requests: Sequence[Request[HeadIn]]) -> None:
         """Whole requests, most likely all that were in a read. What holds them is used again."""
         ...
 
@@ -137,7 +137,7 @@ class Handler(Protocol[HeadIn]):
         """More of a body; perhaps empty when `end_stream`."""
         ...
 
-    def on_pieces(self, stream: Stream, pieces: "Sequence[Buffer]", end_stream: bool) -> None:
+    def on_pieces(self, stream: Stream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """Means `on_data` for each of them, the last one with `end_stream`."""
         ...
 
@@ -553,7 +553,7 @@ class Connection(Sender, Generic[Head]):
         self._hand_over(whole, waiting)
         return at
 
-    def _hand_over(self, whole: "list[Request[Head]]", waiting: "dict[int, tuple[Stream, Result[Head]]]") -> None:
+    def _hand_over(self, whole: list[Request[Head]], waiting: dict[int, tuple[Stream, Result[Head]]]) -> None:
         """Tell of the requests that are whole, and of the heads whose data comes later."""
         if whole:
             self._requests_at_once += len(whole)
