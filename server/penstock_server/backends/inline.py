@@ -12,9 +12,14 @@ What counts is the CPU time of a run, since these models do nothing but compute.
 machine is: in a thread, the end of a run waits for the interpreter as long as the loop is busy, and on the loop a few
 runs that another process has interrupted would send a fast model away for good.
 
-The first run of a size is not counted, since it is a cold one. The bound is the one that was chosen as long as nothing
-else runs: what waits then are only the next requests. While other batches run in threads, or the version has several
-instances, which could run at the same time, it is at most what the way to the thread would cost the loop.
+The first run of a size is not counted, since it is a cold one. What is known of one size serves its neighbours, each
+until it is found to be slow itself: a smaller batch of a model takes no longer, and one of up to twice the rows at most
+twice as long. For in a thread beside a busy loop a run may cost several times what it would cost on the loop.
+
+The bound is the one that was chosen as long as nothing else runs: what waits then are only the next requests. While long
+batches run in threads, or the version has several instances, which could run at the same time, it is at most what the
+way to the thread would cost the loop. Short batches in threads do not matter, else many models that are asked at once
+would keep each other in their threads, where they contend for the interpreter.
 
 No clock is read here: it is told what runs took.
 """
@@ -31,16 +36,16 @@ _SLOW = 100.0
 
 
 class Threads:
-    """How many batches run in threads now, over all models of a server."""
+    """How many long batches run in threads now, over all models of a server."""
 
     def __init__(self) -> None:
-        self.running = 0
+        self.long = 0
 
 
 class _Size:
     """One size of batch: where it runs, and what its last runs there took."""
 
-    __slots__ = ("_ordered", "_recent", "is_inline", "is_slow", "is_warm", "p95")
+    __slots__ = ("_ordered", "_recent", "is_inline", "is_slow", "is_warm", "last", "p95")
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
@@ -49,23 +54,36 @@ class _Size:
         self.is_inline = False
         self.is_slow = False
         """It ran on the loop once, and must not again."""
+        self.last = 0.0
         self.p95 = 0.0
 
     def add(self, seconds: float, bound: float) -> None:
         """Take in what a run took, and decide where the next one may be."""
+        self.last = seconds
         self._recent.append(seconds)
         insort(self._ordered, seconds)
         if len(self._recent) < _WINDOW:
             return
         self.p95 = self._ordered[(_WINDOW * 95 + 99) // 100 - 1]
-        if not self.is_inline and not self.is_slow and self.p95 <= bound:
-            self.is_inline = True
-            self._recent.clear()
-            self._ordered.clear()
-            return
+        if not self.is_inline and self.p95 <= bound:
+            self.admit(self.p95)
+            if self.is_inline:
+                return
         if self.is_inline and self.p95 > _LEAVE * bound:
             self.is_inline, self.is_slow = False, True
         del self._ordered[bisect_left(self._ordered, self._recent.popleft())]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a window of runs was measured where it runs now."""
+        return len(self._recent) == _WINDOW - 1
+
+    def admit(self, p95: float) -> None:
+        """Let it run on the loop, unless it does or must not, and measure it anew there."""
+        if not self.is_inline and not self.is_slow:
+            self.is_inline, self.p95 = True, p95
+            self._recent.clear()
+            self._ordered.clear()
 
 
 class Inline:
@@ -85,7 +103,7 @@ class Inline:
         return f"<Inline below {self._bound * 1e6:.0f} µs: sizes from {', '.join(map(str, sizes)) or 'none yet'}>"
 
     def may_run(self, rows: int, others: bool) -> bool:
-        """Whether a batch of `rows` may run on the loop; `others` if batches run in threads now."""
+        """Whether a batch of `rows` may run on the loop; `others` if long batches run in threads now."""
         size = self._sizes.get(rows.bit_length())
         if size is None or not size.is_inline or self._never:
             return False
@@ -93,12 +111,33 @@ class Inline:
 
     def ran(self, rows: int, seconds: float) -> None:
         """A batch of `rows` took so many seconds of CPU, wherever it ran."""
-        size = self._sizes.get(rows.bit_length())
-        if size is None:
-            size = self._sizes[rows.bit_length()] = _Size()
+        power = rows.bit_length()
+        size = self._size(power)
         if not size.is_warm:
             size.is_warm = True
             return
         if seconds > self._slow:
             self._never = True
+        was_inline = size.is_inline
         size.add(seconds, self._bound)
+        if size.is_inline:
+            self._admit_neighbours(power, size, is_new=not was_inline)
+
+    def is_long(self, rows: int) -> bool:
+        """Whether the last batch like one of `rows` took longer than the bound. One that nobody knows is not long."""
+        size = self._sizes.get(rows.bit_length())
+        return size is not None and size.last > self._bound
+
+    def _size(self, power: int) -> _Size:
+        size = self._sizes.get(power)
+        if size is None:
+            size = self._sizes[power] = _Size()
+        return size
+
+    def _admit_neighbours(self, power: int, size: _Size, *, is_new: bool) -> None:
+        """Let other sizes onto the loop, by one that has just come there, or was measured there."""
+        if is_new:
+            for smaller in range(1, power):
+                self._size(smaller).admit(size.p95)
+        elif size.is_known and (twice := self._sizes.get(power + 1)) is not None and 2 * size.p95 <= self._bound:
+            twice.admit(2 * size.p95)

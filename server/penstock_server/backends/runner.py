@@ -78,7 +78,7 @@ class ThreadRunner:
         self._post = post
         self._name = name
         self._in_thread = 0  # batches that the thread has, or has ended and not told
-        self._work: SimpleQueue[tuple[ModelBatch, Done] | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[ModelBatch, Done, bool] | None] = SimpleQueue()
         # A daemon: a model that hangs must not keep the process from exiting when its drain is over.
         self._thread = threading.Thread(target=self._loop, name=f"penstock {name}", daemon=True)
         self._thread.start()
@@ -88,14 +88,15 @@ class ThreadRunner:
 
     def start(self, batch: ModelBatch, done: Done) -> Outcome | None:
         inline = None if self._in_thread else self._inline
-        if inline is not None and inline.may_run(batch.rows, others=self._threads.running > 0):
+        if inline is not None and inline.may_run(batch.rows, others=self._threads.long > 0):
             began = time.thread_time()
             outcome = run(self._instance, batch, self._name)
             inline.ran(batch.rows, time.thread_time() - began)
             return outcome
         self._in_thread += 1
-        self._threads.running += 1
-        self._work.put((batch, done))
+        is_long = self._inline is None or self._inline.is_long(batch.rows)
+        self._threads.long += is_long
+        self._work.put((batch, done, is_long))
         return None
 
     def close(self, timeout: float) -> bool:
@@ -110,14 +111,14 @@ class ThreadRunner:
             del work
         close(self._instance, self._name)
 
-    def _run(self, batch: ModelBatch, done: Done) -> None:
+    def _run(self, batch: ModelBatch, done: Done, is_long: bool) -> None:
         began = time.thread_time()
         outcome = run(self._instance, batch, self._name)
         seconds = time.thread_time() - began
 
         def ended() -> None:
             self._in_thread -= 1
-            self._threads.running -= 1
+            self._threads.long -= is_long
             # A run that fails early says nothing of the others.
             if self._inline is not None and not isinstance(outcome, Failure):
                 self._inline.ran(batch.rows, seconds)
