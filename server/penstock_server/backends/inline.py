@@ -45,12 +45,14 @@ class Threads:
 class _Size:
     """One size of batch: where it runs, and what its last runs there took."""
 
-    __slots__ = ("_ordered", "_recent", "is_inline", "is_slow", "is_warm", "last", "p95")
+    __slots__ = ("_ordered", "_recent", "is_inline", "is_known", "is_slow", "is_warm", "last", "p95")
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
         self._ordered: list[float] = []
         self.is_warm = False
+        self.is_known = False
+        """A window of runs was measured where it runs now."""
         self.is_inline = False
         self.is_slow = False
         """It ran on the loop once, and must not again."""
@@ -71,17 +73,13 @@ class _Size:
                 return
         if self.is_inline and self.p95 > _LEAVE * bound:
             self.is_inline, self.is_slow = False, True
+        self.is_known = True
         del self._ordered[bisect_left(self._ordered, self._recent.popleft())]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether a window of runs was measured where it runs now."""
-        return len(self._recent) == _WINDOW - 1
 
     def admit(self, p95: float) -> None:
         """Let it run on the loop, unless it does or must not, and measure it anew there."""
         if not self.is_inline and not self.is_slow:
-            self.is_inline, self.p95 = True, p95
+            self.is_inline, self.is_known, self.p95 = True, False, p95
             self._recent.clear()
             self._ordered.clear()
 

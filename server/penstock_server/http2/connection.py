@@ -507,10 +507,16 @@ class Connection(Sender, Generic[Head]):
             block = data[body:after]
             result = known(block)
             if result is None:
-                self._hand_over(whole, waiting)
-                if self.phase is _CLOSED:
-                    return end
-                result = self._request_head(stream_id, block)
+                try:
+                    result = self._decode_head(block)
+                except ConnectionFault:
+                    self._hand_over(whole, waiting)
+                    raise
+                except StreamFault as fault:
+                    self._hand_over(whole, waiting)
+                    if self.phase is _CLOSED:
+                        return end
+                    self._stream_fault(stream_id, fault)
             else:
                 self._header_hits += 1
             self.last_stream_id = stream_id
@@ -712,13 +718,16 @@ class Connection(Sender, Generic[Head]):
 
     def _request_head(self, stream_id: int, block: bytes) -> Result[Head] | None:
         """Decode; None if the stream has got its reset for it."""
-        if len(block) > self._limits.header_block_bytes:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
         try:
-            return self._headers.request(block)
+            return self._decode_head(block)
         except StreamFault as fault:
             self._stream_fault(stream_id, fault)
             return None
+
+    def _decode_head(self, block: bytes) -> Result[Head]:
+        if len(block) > self._limits.header_block_bytes:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
+        return self._headers.request(block)
 
     def _refuses(self, stream_id: int) -> bool:
         """There are as many streams as may be. False: but for those that linger, which are over now."""

@@ -23,6 +23,10 @@ caches, both a connection's own:
    0, and a block that refers to one is decoded by the library. Content that was evicted and comes back has its number
    again, so its templates live on. Everything in doubt (long integers, table size updates, any error) goes to the
    library as well, and tests/server/http2/test_headers.py holds the two ways against each other.
+
+   Of the commonest such blocks the next one is foretold. Where indices and one literal with a new name are all there
+   is, and it goes into the table, the same list looks the same the next time but for its value and for its dynamic
+   indices, which are higher by one (`_expect`). Two comparisons tell, and no form is made.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,6 +51,8 @@ TABLE_BYTES = 4096
 _FIRST_DYNAMIC = HeaderTable.STATIC_TABLE_LENGTH + 1
 _INDEXED = bytes(range(0x81, 0xFF))
 """The indexed fields of one byte: index 1 to 126."""
+_NEXT = bytes(range(0x80 + _FIRST_DYNAMIC)) + bytes(range(0x80 + _FIRST_DYNAMIC + 1, 0x100)) + b"\xff"
+"""From indexed fields of one byte to those after an insertion. 0xff stands for those that need two bytes then."""
 _BEFORE_DYNAMIC = bytes(0x81) + bytes(range(1, _FIRST_DYNAMIC))
 _UNKNOWN = bytes(256)
 
@@ -124,8 +130,8 @@ Literal = tuple[bytes, bytes, bool]
 """Name, value, and whether it goes into the dynamic table."""
 
 
-_Followed = tuple[bytes, int, bytes]
-"""What is known of a table: `_live`, `_used` and `_translation` of `HeaderDecoder`."""
+_Followed = tuple[bytes, int]
+"""What is known of a table: `_live` and `_used` of `HeaderDecoder`."""
 
 
 class Template(Generic[Head]):
@@ -155,6 +161,7 @@ class HeaderDecoder(Generic[Head]):
     def __init__(self, interpret: Callable[[Headers], Head], varying: bytes, limits: Limits) -> None:
         self._interpret = interpret
         self._varying = varying
+        self._opening = b"\x40%c%b" % (len(varying), varying)  # of the literal, but for its value
         self._list_bytes = limits.header_list_bytes
         # The library stops inside a block, which ends the connection; a list that is merely too long ends its stream.
         self._library = Decoder(4 * limits.header_list_bytes)
@@ -164,11 +171,14 @@ class HeaderDecoder(Generic[Head]):
         # What is known of the library's table: bytes in it, and a number for each entry, the newest first.
         self._used = 0
         self._live = b""
-        self._translation = _translation(b"")
         self._numbers: dict[tuple[bytes, bytes], int] = {}
         self.blocks: dict[bytes, Result[Head]] = {}
         self._templates: dict[bytes, Template[Head]] = {}
         self._huffman: dict[bytes, bytes] = {}
+        # What the next block is foretold to be, before and behind the value of its literal.
+        self._expected: Template[Head] | None = None
+        self._head_expected = b""
+        self._tail_expected = b""
         self.hits = 0
         self.template_hits = 0
         self.misses = 0
@@ -188,6 +198,10 @@ class HeaderDecoder(Generic[Head]):
         if known is not None:
             self.hits += 1
             return known
+        if self._expected is not None and block.startswith(self._head_expected):
+            foretold = self._foretold(self._expected, block)
+            if foretold is not None:
+                return foretold
         form = self._form(block) if len(block) <= _MAX_CACHED_BLOCK else None
         if form is None:
             headers = self._decode(block)
@@ -205,10 +219,12 @@ class HeaderDecoder(Generic[Head]):
         for name, value, inserts in literals:
             if inserts:
                 self._table.add(name, value)
-        self._live, self._used, self._translation = changed
+        self._live, self._used = changed
         if self.blocks:
             self.blocks.clear()
-        return self._fill(template, literals)
+        result = self._fill(template, literals)
+        self._expect(template, block)
+        return result
 
     def trailers(self, block: bytes) -> Headers:
         """A request's trailers; the same faults."""
@@ -255,7 +271,6 @@ class HeaderDecoder(Generic[Head]):
         self.blocks.clear()
         self._used = sum(field_size(name, value) for name, value in self._entries)
         self._live = bytes([self._numbers.get(entry, 0) for entry in self._entries])
-        self._translation = _translation(self._live)
 
     def _remember(self, block: bytes, result: Result[Head]) -> None:
         if len(self.blocks) >= _MAX_ENTRIES:
@@ -311,6 +326,46 @@ class HeaderDecoder(Generic[Head]):
             check_value(value)
         return self._head(headers, content_length)
 
+    # -- what is foretold ----------------------------------------------------------------------------------------------
+
+    def _expect(self, template: Template[Head], block: bytes) -> None:
+        """Foretell the next block from one of this template that is decoded, if it can be."""
+        self._expected = None
+        head = block[: len(block) - len(block.lstrip(_INDEXED))]
+        rest = block[len(head) :]
+        if template.varying == 0 and len(template.holes) == 1 and rest.startswith(self._opening):
+            size_at = len(self._opening)
+            tail = rest[size_at + 1 + rest[size_at] :]
+            if rest[size_at] < 0x7F and not tail.strip(_INDEXED):
+                self._expect_after(template, head + self._opening, tail)
+
+    def _expect_after(self, template: Template[Head], head: bytes, tail: bytes) -> None:
+        """The same, after a block with this before the value of its literal (and its length) and this behind it."""
+        head, tail = head.translate(_NEXT), tail.translate(_NEXT)
+        self._head_expected, self._tail_expected = head, tail
+        self._expected = None if b"\xff" in head or b"\xff" in tail else template
+
+    def _foretold(self, template: Template[Head], block: bytes) -> Result[Head] | None:
+        """What a block stands for that begins as foretold. None, and nothing is changed, if it does not go on so."""
+        head, tail = self._head_expected, self._tail_expected
+        at = len(head) + 1
+        size = len(block) - at - len(tail)
+        if not 0 < size < 0x7F or block[at - 1] != size or block[at + size :] != tail:
+            return None
+        value = block[at : at + size]
+        if not value.isalnum() or template.size + size > self._list_bytes:
+            return None
+        name, live = self._varying, self._live
+        self._live, self._used = self._after_insertion(name, value, None)
+        self._table.add(name, value)
+        self.blocks.clear()
+        self.template_hits += 1
+        if live[len(self._live) - 1 :].strip(b"\0"):
+            self._expected = None  # it may refer to what was evicted
+        else:
+            self._expect_after(template, head, tail)
+        return template.result[0], value, template.result[2]
+
     # -- the normal form -----------------------------------------------------------------------------------------------
 
     def _form(self, block: bytes) -> tuple[bytes, list[Literal], list[bytes], _Followed | None] | None:
@@ -318,7 +373,7 @@ class HeaderDecoder(Generic[Head]):
 
         None for what is left to the library, above all everything that is an error. Nothing is changed.
         """
-        translation = self._translation
+        translation = _translation(self._live)
         changed: _Followed | None = None
         rest = block
         pieces: list[bytes] = []
@@ -349,7 +404,7 @@ class HeaderDecoder(Generic[Head]):
                 pieces.append(b"%b%c%b" % (_INSERTED if inserts else _PASSING, len(name), name))
                 if inserts:
                     changed = self._after_insertion(name, value, changed)
-                    translation = changed[2]
+                    translation = _translation(changed[0])
                 rest = rest[at:]
         except (IndexError, ValueError, OverflowError, HPACKError):
             return None
@@ -398,11 +453,11 @@ class HeaderDecoder(Generic[Head]):
 
     def _after_insertion(self, name: bytes, value: bytes, changed: _Followed | None) -> _Followed:
         """The table after an insertion that may evict entries (RFC 7541, section 4.4)."""
-        live, used, _ = (self._live, self._used, b"") if changed is None else changed
+        live, used = (self._live, self._used) if changed is None else changed
         size = 32 + len(name) + len(value)
         room = self._table.maxsize
         if size > room:
-            return b"", 0, _translation(b"")
+            return b"", 0
         if changed is not None and used + size > room:
             raise ValueError(size)  # several insertions that evict: perhaps each other
         used += size
@@ -410,8 +465,7 @@ class HeaderDecoder(Generic[Head]):
         while used > room:
             kept -= 1
             used -= field_size(*self._entries[kept])
-        live = b"%c%b" % (self._numbers.get((name, value), 0), live[:kept])
-        return live, used, _translation(live)
+        return b"%c%b" % (self._numbers.get((name, value), 0), live[:kept]), used
 
     def _huffman_decoded(self, value: bytes) -> bytes:
         known = self._huffman.get(value)

@@ -28,10 +28,49 @@ def test_a_model_is_known_before_it_runs_on_the_loop() -> None:
     assert inline.may_run(1, others=False)
 
 
-def test_each_size_is_known_by_itself() -> None:
-    """In powers of two: what one row takes says nothing of 64."""
+def may(inline: Inline) -> list[int]:
+    """The sizes that may run on the loop, as powers of two."""
+    return [rows for rows in (1, 2, 4, 8, 16, 32, 64) if inline.may_run(rows, others=False)]
+
+
+def test_what_is_known_of_a_size_holds_for_smaller_ones() -> None:
+    """In powers of two: what four rows take says nothing of 64, but no fewer take longer."""
     inline = told(warm(rows=4), 10e-6, rows=4)
-    assert [rows for rows in range(1, 20) if inline.may_run(rows, others=False)] == [4, 5, 6, 7]
+    assert [rows for rows in range(1, 20) if inline.may_run(rows, others=False)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(99e-6, [1, 2, 4, 8]), (101e-6, [1, 2, 4])])
+def test_twice_the_rows_take_at_most_twice_as_long(seconds: float, sizes: list[int]) -> None:
+    """Of a size that ran in the thread, however long there, if the one below was measured on the loop."""
+    inline = told(warm(rows=4), 10e-6, rows=4)
+    told(inline, 1e-3, rows=8, times=3)
+    told(inline, seconds, rows=4, times=WINDOW - 2)
+    assert may(inline) == [1, 2, 4]
+    told(inline, seconds, rows=4, times=2)
+    assert may(inline) == sizes
+
+
+def test_a_neighbour_that_was_slow_stays_away() -> None:
+    """It was on the loop, and is known better by itself."""
+    inline = told(warm(rows=2), 10e-6, rows=2)
+    told(inline, 410e-6, rows=2, times=1 + WINDOW)
+    assert may(inline) == [1]
+    told(inline, 10e-6, rows=4, times=1 + WINDOW)
+    assert may(inline) == [1, 4]
+    told(inline, 10e-6, rows=1, times=1 + WINDOW)
+    assert may(inline) == [1, 4]
+
+
+@pytest.mark.parametrize(("seconds", "is_long"), [(199e-6, False), (201e-6, True)])
+def test_a_batch_is_long_if_the_last_one_was(seconds: float, is_long: bool) -> None:
+    """That is for those in threads. What nobody knows is not long, and a cold run says nothing."""
+    inline = Inline(BOUND)
+    assert not inline.is_long(1)
+    told(inline, 1.0, times=1)
+    assert not inline.is_long(1)
+    told(inline, seconds, times=1)
+    assert inline.is_long(1) is is_long
+    assert not inline.is_long(2)
 
 
 @pytest.mark.parametrize(("outliers", "may"), [(1, True), (2, False)])

@@ -221,9 +221,8 @@ async def test_what_is_known_to_be_short_runs_at_once() -> None:
     post = asyncio.get_running_loop().call_soon_threadsafe
     one = ThreadRunner(FakeInstance(work), post, "m", inline, threads)
     assert one.start(a_batch(), desk.done) is None
-    assert threads.running == 1
     await desk.wait_for(1)
-    assert threads.running == 0
+    assert threads.long == 0
     for _ in range(32):
         inline.ran(1, 1e-6)
     batch = a_batch()
@@ -232,9 +231,26 @@ async def test_what_is_known_to_be_short_runs_at_once() -> None:
     assert outcome["thread"] == [threading.get_ident()]
     assert 0 < batch.started <= batch.ended
     assert isinstance(one.start(a_batch(1), desk.done), Failure)
-    assert (len(desk.ended), threads.running) == (1, 0)
-    threads.running = 1  # something else runs, but this is shorter than the way to the thread
+    assert (len(desk.ended), threads.long) == (1, 0)
+    threads.long = 1  # something else runs, but this is shorter than the way to the thread
     assert one.start(a_batch(), desk.done) is not None
+    assert await asyncio.to_thread(one.close, 60)
+
+
+@pytest.mark.parametrize("inline", [None, 0.5, 1.0])
+async def test_long_batches_in_threads_are_counted(inline: float | None) -> None:
+    """Those beyond the bound, and all of a model that never runs on the loop; until each has ended."""
+    desk, threads = Desk(), Threads()
+    sizes = None if inline is None else Inline(below=inline)
+    post = asyncio.get_running_loop().call_soon_threadsafe
+    one = ThreadRunner(FakeInstance(lambda batch: batch.inputs), post, "m", sizes, threads)
+    if sizes is not None:
+        sizes.ran(1, 0.7)
+        sizes.ran(1, 0.7)
+    one.start(a_batch(), desk.done)
+    assert threads.long == (1 if inline != 1.0 else 0)
+    await desk.wait_for(1)
+    assert threads.long == 0
     assert await asyncio.to_thread(one.close, 60)
 
 

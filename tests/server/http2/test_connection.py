@@ -8,7 +8,7 @@ from penstock_server.http2.connection import ConnectionSettings, Phase, Request
 from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.fields import Headers
 from penstock_server.http2.frames import PREFACE, Flag, FrameType, Setting, frame, ping, settings_frame, window_update
-from penstock_server.http2.limits import Limits
+from penstock_server.http2.limits import Limits, Rate
 from penstock_server.http2.streams import State
 from tests.server.http2.peers import (
     REQUEST,
@@ -131,6 +131,40 @@ def test_heads_wait_for_their_data_no_longer_than_a_read() -> None:
     server.receive(headers(9) + reset(9) + data(7, end=True))
     assert server.streams[9].reset == ErrorCode.CANCEL
     assert (server.at_once, len(server.connection.streams)) == (0, 4)
+
+
+def test_heads_that_are_new_keep_the_short_path() -> None:
+    """A timeout that differs on every call does not part the requests of a read."""
+    server = opened()
+    ids = range(1, 9, 2)
+    heads = [headers(id, [*REQUEST, (b"grpc-timeout", b"%dm" % id)]) for id in ids]
+    server.receive(b"".join(heads) + b"".join(data(id, b"%d" % id, end=True) for id in ids))
+    assert server.at_once == 4
+    assert [seen.varying for seen in server.streams.values()] == [b"1m", b"3m", b"5m", b"7m"]
+
+
+def test_a_block_that_cannot_be_decoded_comes_after_the_requests_before_it() -> None:
+    """They are told of, and the data that a head has waited for, before the connection ends."""
+    server = opened()
+    broken = frame(FrameType.HEADERS, Flag.END_HEADERS, 5, b"\xbf")
+    server.receive(request(1) + headers(3) + broken)
+    assert (list(server.streams), server.streams[1].ended) == ([1, 3], True)
+    assert server.closed is not None
+    assert server.closed[0] == ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_malformed_head_comes_after_the_requests_before_it() -> None:
+    """Though its reset is one too many, and ends the connection; a single one leaves it alone."""
+    malformed = headers(3, REQUEST[1:])
+    server = opened()
+    server.receive(request(1) + malformed + request(5))
+    assert (list(server.streams), server.closed, server.at_once) == ([1, 5], None, 2)
+    assert [(each.kind, each.stream_id) for each in server.frames()] == [(FrameType.RST_STREAM, 3)]
+    server = opened(ConnectionSettings(limits=Limits(resets=Rate(0, 0))))
+    server.receive(request(1) + malformed + request(5))
+    assert list(server.streams) == [1]
+    assert server.closed is not None
+    assert server.closed[0] == ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_heads_that_wait_are_among_the_streams_there_may_be() -> None:

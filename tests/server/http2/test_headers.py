@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 from hpack import Decoder, Encoder, HPACKError
@@ -163,6 +164,111 @@ def test_caches_equal_the_library(seed: int) -> None:
 def test_caches_equal_the_library_on_nonsense(seed: int) -> None:
     """Malformed lists and broken blocks among them, until the connection dies."""
     hold_against_library(Client(seed, wrong=0.1).blocks(200))
+
+
+class LikeGrpcio:
+    """An encoder of the kind of grpcio's: indices, what was evicted anew, and each timeout as a literal."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.encoder = Encoder()
+        self.version = 1
+
+    def block(self) -> bytes:
+        if self.random.random() < 0.02:
+            self.version += 1
+        fields = [*REQUEST, (b"user-agent", b"grpc/1.%d" % self.version)]
+        timeout_at = self.random.choice((5, 5, 5, 5, 5, 5, 7, 3))
+        before = self.encoder.encode(fields[:timeout_at], huffman=False)
+        if self.random.random() < 0.05:
+            return before + self.encoder.encode(fields[timeout_at:], huffman=False)
+        timeout = b"%dm" % self.random.choice((30, self.random.randrange(10**5), 10 ** self.random.randrange(140)))
+        self.encoder.header_table.add(VARYING, timeout)
+        return before + literal(VARYING, timeout, 0x40) + self.encoder.encode(fields[timeout_at:], huffman=False)
+
+
+class Watched(HeaderDecoder[Headers]):
+    """Counts the blocks of which the form was made."""
+
+    forms = 0
+
+    def _form(self, block: bytes) -> Any:
+        self.forms += 1
+        return super()._form(block)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_foretold_equals_the_library(seed: int) -> None:
+    """Timeouts that differ, of any length, in changing places; entries come and are evicted."""
+    client = LikeGrpcio(seed)
+    hold_against_library([client.block() for _ in range(400)])
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_what_is_nearly_foretold_equals_the_library(seed: int) -> None:
+    """At the end a block that differs from the one that comes next in a byte, or in its length."""
+    client = LikeGrpcio(seed)
+    blocks = [client.block() for _ in range(client.random.randrange(3, 90))]
+    last, at = blocks[-1], client.random.randrange(len(blocks[-1]))
+    if client.random.random() < 0.5:
+        near = last[:at] + bytes((last[at] ^ 1 << client.random.randrange(8),)) + last[at + 1 :]
+    else:
+        near = last[:at] + last[at + 1 :] if client.random.random() < 0.5 else last[:at]
+    hold_against_library([*blocks[:-1], near, client.block()])
+
+
+@pytest.mark.parametrize("size", [1, 4, 120])
+def test_what_is_foretold_comes_to_an_end(size: int) -> None:
+    """A client that goes on and on with indices higher by one: up to those of two bytes, or that were evicted."""
+    start = b"".join(literal(name, value, 0x40) for name, value in REQUEST)
+    heads = [bytes(0xC3 - at + number for at in range(6)) for number in range(61)]
+    timeouts = [b"%0*d" % (size, number % 10) for number in range(61)]
+    caches, library = decoder(), Decoder(4 * Limits().header_list_bytes)
+    assert actual(caches, start) == expected(library, start)
+    for head, timeout in zip(heads, timeouts, strict=True):
+        block = head + literal(VARYING, timeout, 0x40)
+        want = expected(library, block)
+        assert actual(caches, block) == want
+        if want[0] == "undecodable":
+            break
+    else:
+        pytest.fail("it never ended")
+    assert caches.template_hits > 15
+
+
+@pytest.mark.parametrize("value", [b" 1", b"1\n", b"", b"1" * 127, b"1" * 200, b"\xff", b"1_m"])
+def test_a_value_that_is_not_foretold(value: bytes) -> None:
+    """Of characters that it may not have, of a length that takes two bytes, or merely odd."""
+    start = b"".join(literal(name, each, 0x40) for name, each in REQUEST)
+    heads = [bytes(0xC3 - at + number for at in range(6)) for number in range(5)]
+    values = [b"1m", b"2m", b"3m", value, b"4m"]
+    hold_against_library(
+        [start, *(head + literal(VARYING, each, 0x40) for head, each in zip(heads, values, strict=True))]
+    )
+
+
+def test_a_foretold_list_is_measured_too() -> None:
+    """Its timeout may make it too long."""
+    size = sum(32 + len(name) + len(value) for name, value in REQUEST) + 32 + len(VARYING)
+    caches = decoder(Limits(header_list_bytes=size + 3))
+    caches.request(b"".join(literal(name, each, 0x40) for name, each in REQUEST))
+    for number, timeout in enumerate((b"1m", b"2m", b"33m")):
+        caches.request(bytes(0xC3 - at + number for at in range(6)) + literal(VARYING, timeout, 0x40))
+    with pytest.raises(StreamFault):
+        caches.request(bytes(0xC6 - at for at in range(6)) + literal(VARYING, b"444m", 0x40))
+
+
+def test_most_timeouts_are_foretold() -> None:
+    """As long as indices are of one byte. Evictions, and what is inserted again after them, cost a form now and then."""
+    decoder = Watched(lambda headers: headers, VARYING, Limits())
+    encoder = Encoder()
+    for number in range(1000):
+        before = encoder.encode(REQUEST[:5], huffman=False)
+        encoder.header_table.add(VARYING, b"%du" % (20_000_000 + number))
+        block = before + literal(VARYING, b"%du" % (20_000_000 + number), 0x40)
+        decoder.request(block + encoder.encode(REQUEST[5:], huffman=False))
+    assert decoder.forms < 250
+    assert decoder.template_hits > 900
 
 
 PIECES = st.one_of(
