@@ -16,10 +16,10 @@ The first run of a size is not counted, since it is a cold one. What is known of
 until it is found to be slow itself: a smaller batch of a model takes no longer, and one of up to twice the rows at most
 twice as long. For in a thread beside a busy loop a run may cost several times what it would cost on the loop.
 
-The bound is the one that was chosen as long as nothing else runs: what waits then are only the next requests. While long
-batches run in threads, or the version has several instances, which could run at the same time, it is at most what the
-way to the thread would cost the loop. Short batches in threads do not matter, else many models that are asked at once
-would keep each other in their threads, where they contend for the interpreter.
+The bound is the one that was chosen as long as nothing else runs: what waits then are only the next requests. While
+long batches run in threads, or the version has several instances, which could run at the same time, it is at most what
+the way to the thread would cost the loop. Short batches in threads do not matter, else many models that are asked at
+once would keep each other in their threads, where they contend for the interpreter.
 
 No clock is read here: it is told what runs took.
 """

@@ -259,7 +259,7 @@ def test_a_foretold_list_is_measured_too() -> None:
 
 
 def test_most_timeouts_are_foretold() -> None:
-    """As long as indices are of one byte. Evictions, and what is inserted again after them, cost a form now and then."""
+    """As long as indices are of one byte. Evictions, and what comes again after them, cost a form now and then."""
     decoder = Watched(lambda headers: headers, VARYING, Limits())
     encoder = Encoder()
     for number in range(1000):
