@@ -73,8 +73,8 @@ class BatchOutputs:
     def __init__(self, arrays: Mapping[int, Array], batched: bool) -> None:
         self.arrays = arrays
         self.batched = batched
-        self.memo: object = None
-        """Whatever an answering request wants to have ready for the next one of the batch."""
+        self.memo: dict[object, object] = {}
+        """Whatever an answering request wants to have ready for others of its kind in the batch."""
 
     def of(self, job: Job, start: int, end: int) -> list[Array]:
         """The outputs of one request, as views."""

@@ -90,9 +90,9 @@ class Template:
 
     def rows(self, outputs: BatchOutputs, id_field: bytes, start: int, end: int, max_bytes: int) -> list[Buffer] | None:
         """The response to the request with these rows of a batch; None if it has to be made from the arrays."""
-        cut = outputs.memo
-        if not isinstance(cut, Cut) or cut.template is not self:
-            cut = outputs.memo = self.cut(outputs, max_bytes)
+        cut = outputs.memo.get(self)
+        if not isinstance(cut, Cut):
+            cut = outputs.memo[self] = self.cut(outputs, max_bytes)
         if cut is None or len(id_field) > cut.room:
             return None
         return cut.parts(id_field, start, end)
@@ -127,7 +127,7 @@ class Template:
 class Cut:
     """The responses to the requests of one plan in one batch."""
 
-    __slots__ = ("_id_size", "_is_joined", "_lead", "_raws", "_size", "_start", "_wrapping", "room", "template")
+    __slots__ = ("_id_size", "_is_joined", "_lead", "_raws", "_size", "_start", "_wrapping", "room")
 
     def __init__(
         self,
@@ -138,7 +138,6 @@ class Cut:
         max_bytes: int,
         batched: bool,
     ) -> None:
-        self.template = template
         self._wrapping = template.wrapping
         self._start = start
         # With a wrapping: what goes before an id of so many bytes, which is mostly the same for all.
