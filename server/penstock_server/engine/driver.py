@@ -186,7 +186,8 @@ class Driver:
         run.ended = time.monotonic()
         self.scheduler.finish(batch, run.ended, self._cost(run, result))
         self._idle.append((run.runner, run.slot))
-        self._turns.soon()
+        if not at_once:
+            self._turns.soon()
         if batch.shares is not None:
             for job in batch.tickets:
                 if job.is_settled:
@@ -198,6 +199,7 @@ class Driver:
             self._loop.call_soon(self._deliver_later, run, model_batch, result, over)
         else:
             self._deliver(run, model_batch, result, over)
+            self._turns.soon()  # after what the answers have asked of the loop: they are written before
 
     def _checked(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome) -> "Result":
         """What the model has returned, independent of the slot; a failure if it is not what it should be."""
