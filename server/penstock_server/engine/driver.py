@@ -298,7 +298,7 @@ Result = Mapping[int, Array] | Failure
 class Run:
     """A batch on its way through an instance."""
 
-    __slots__ = ("_driver", "assembly", "batch", "ended", "rows", "runner", "seats", "slot", "wanted")
+    __slots__ = ("_driver", "assembly", "batch", "ended", "rows", "runner", "seats", "slot", "spoilt", "wanted")
 
     def __init__(
         self, driver: Driver, batch: Batch[Job], runner: Runner, slot: Slot, assembly: float, wanted: Sequence[int]
@@ -310,6 +310,7 @@ class Run:
         self.assembly = assembly
         self.wanted = wanted  # the outputs that some request asks for, by index
         self.ended = 0.0  # when the instance came back
+        self.spoilt: Failure | None = None  # by a response, of a decoupled model
         # Of a batch of sequences, for each request: the seat of its sequence, and its row.
         self.seats: NDArray[np.intp] = _NO_ROWS
         self.rows: NDArray[np.intp] = _NO_ROWS

@@ -44,9 +44,10 @@ _WAITING = 16
 may wait than rows in the queue."""
 _NO_SEAT = Failure(Status.UNAVAILABLE, "timeout of the corresponding sequence has been expired")
 """Triton's words."""
-_ORPHANED = Failure(
+ORPHANED = Failure(
     Status.ABORTED, "the sequence is over: another of its requests was cancelled, or could not be run in time"
 )
+"""Of a step that did not run. Nothing is wrong with it, nor with the model."""
 _NO_REQUEST = RequestInfo(1, ready=False)
 
 
@@ -153,17 +154,16 @@ class SequenceDriver(Driver):
             return InvalidRequest(
                 f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
             ).failure()
-        takes_text, is_text = self._sequences.id_is_text, isinstance(info.correlation_id, str)
-        if info.sequence_start and takes_text is False and is_text:
-            return InvalidRequest(f"the ids of sequences of model '{model}' are numbers, not strings").failure()
         return None
 
     def _refusal(self, refusal: Refusal, info: RequestInfo) -> Failure | Refused:
         match refusal:
             case Refusal.NOT_STARTED:
+                # What we call the sequence of a stream is nobody's business.
+                which = "the sequence of its stream" if info.sequence_lasts else f"sequence {info.correlation_id}"
                 return InvalidRequest(
-                    f"inference request for sequence {info.correlation_id} to model '{self._spec.name}' must specify "
-                    "the START flag on the first request of the sequence"
+                    f"inference request for {which} to model '{self._spec.name}' must specify the START flag on the "
+                    "first request of the sequence"
                 ).failure()
             case Refusal.FULL:
                 return Refused(Reason.QUEUE_FULL)
@@ -341,7 +341,7 @@ def _outcome_of(loss: Loss) -> Outcome:
         case Loss.PATIENCE:
             return _NO_SEAT
         case Loss.ORPHANED:
-            return _ORPHANED
+            return ORPHANED
 
 
 def _key(id: int | str, *, is_streams: bool) -> Hashable:

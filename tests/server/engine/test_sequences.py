@@ -315,13 +315,19 @@ async def test_a_step_that_fails_leaves_its_state_as_it_was(load: Load) -> None:
         ),
         (0, True, "inference request to model 'm' must specify a non-zero or non-empty correlation ID"),
         ("", True, "inference request to model 'm' must specify a non-zero or non-empty correlation ID"),
-        ("x", True, "the ids of sequences of model 'm' are numbers, not strings"),
     ],
 )  # fmt: skip
 async def test_requests_that_are_of_no_sequence(load: Load, id: int | str, start: bool, message: str) -> None:
     """In Triton's words, where it has some."""
     version = await load(SEATS, f"oldest {{}} {CONTROLS}")
     assert await step(version, 1, id, start=start).failure() == Failure(Status.INVALID_ARGUMENT, message)
+
+
+async def test_text_is_the_number_0_to_a_model_that_takes_numbers(load: Load) -> None:
+    """If the dialect lets it in, as Triton does; the sequences are different ones all the same."""
+    version = await load(SEATS.replace(" == inputs", " != inputs"), f"direct {{}} {CONTROLS}")
+    assert [await step(version, 1, id, start=True).y() for id in ("a", "b")] == [100, 101]
+    assert [await step(version, 1, id, end=True).y() for id in ("a", "b")] == [10, 11]
 
 
 async def test_a_cancelled_step_ends_its_sequence(load: Load) -> None:
