@@ -410,15 +410,30 @@ async def silent_after_cancel(served: Served, conversation: Conversation) -> Non
 
 
 async def test_a_client_that_cancels_its_stream_is_heard(serve: Serve) -> None:
-    """Whatever the handler then still says goes nowhere."""
+    """It has not come to its end. Whatever the handler then still says goes nowhere."""
     conversations = Conversations()
     served = await serve({CALL: conversations.stream, ECHO: Unary(echo)})
-    call = served.stream(CALL)()
-    await call.write(b"1")
+    for number in range(10):
+        call = served.stream(CALL)()
+        await call.write(b"1")
+        await conversations.news.has("open", number + 1)
+        conversation = conversations.open[number]
+        await conversation.news.has("message")
+        call.cancel()
+        await silent_after_cancel(served, conversation)
+        assert conversation.news.events == ["message", "cancel"]
+
+
+async def test_a_client_that_cancels_its_stream_after_its_end_is_heard(serve: Serve) -> None:
+    """First of the end, then of the rest."""
+    conversations = Conversations()
+    served = await serve({CALL: conversations.stream, ECHO: Unary(echo)})
+    call = served.stream(CALL)(sends(b"1"))
     conversation = await conversations.first()
-    await conversation.news.has("message")
+    await conversation.news.has("end")
     call.cancel()
     await silent_after_cancel(served, conversation)
+    assert conversation.news.events == ["message", "end", "cancel"]
 
 
 async def test_a_stream_whose_deadline_passes(serve: Serve) -> None:
@@ -445,6 +460,7 @@ async def test_a_client_that_is_gone_ends_its_streams(serve: Serve) -> None:
     await conversation.news.has("message")
     await other.close()
     await silent_after_cancel(served, conversation)
+    assert conversation.news.events == ["message", "cancel"]
 
 
 async def test_a_stream_with_a_message_over_the_limit(serve: Serve) -> None:
