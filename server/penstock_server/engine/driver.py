@@ -90,6 +90,11 @@ class Driver:
     def forget(self, id: int | str) -> None:
         """The stream whose sequence this is has ended. Without sequences there is nothing to do."""
 
+    @property
+    def unended_sequences(self) -> int:
+        """Sequences that clients have begun and are still to end; those that are their stream's own do not count."""
+        return 0
+
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Admit nothing more, run what is queued, then call back once."""
         if self._closed:

@@ -120,8 +120,15 @@ class SequenceDriver(Driver):
         self.table.forget(_key(id, is_streams=True))
         self._perform()
 
+    @property
+    def unended_sequences(self) -> int:
+        return self.table.unended
+
     def drain(self, on_idle: Callable[[], None]) -> None:
-        """Let no sequence begin, run the steps that wait, then admit nothing more and call back once."""
+        """Let no sequence begin and those that have begun end: then admit nothing more and call back once.
+
+        What a sequence has built up would be lost otherwise. It ends by its END, by its idle time, or with its stream.
+        """
         self.table.drain()
         if self._closed:
             on_idle()
@@ -131,7 +138,7 @@ class SequenceDriver(Driver):
 
     def tell_if_idle(self) -> None:
         """The scheduler stays open until then: it is shown the steps of a sequence, and rounds, one after the other."""
-        if self._on_idle is not None and self.table.is_idle:
+        if self._on_idle is not None and self.table.is_empty:
             self.scheduler.drain()
             super().tell_if_idle()
 

@@ -39,7 +39,7 @@ from penstock_server.models.sequences import SequenceSpec
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
-from penstock_server.service.inference import EXITING, facts_of
+from penstock_server.service.inference import EXITING, facts_of, goes_on
 from penstock_server.service.respond import Wrapping, respond, varint
 from penstock_server.service.scan import Malformed, scan
 from penstock_server.service.seam import Buffer, Parts, RequestHead, Stream, StreamHandler, StreamSink
@@ -296,8 +296,7 @@ class InferStream:
         sequences = version.spec.sequences
         if sequences is not None:
             info = self._of_a_sequence(version, sequences, info)
-        begins = sequences is None or info.sequence_start or not info.correlation_id
-        if begins and service.is_exiting():
+        if service.is_exiting() and not goes_on(info, version):
             asked.ready = EXITING
             return
         asked.form = form

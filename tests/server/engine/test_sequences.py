@@ -490,6 +490,24 @@ async def test_a_drain_runs_the_steps_that_wait(load: Load) -> None:
     assert await refused.outcome() == Refused(Reason.DRAINING)
 
 
+async def test_a_drain_lets_sequences_go_on_to_their_end(load: Load) -> None:
+    """By END or with their stream, though nothing of them waits at times: what they have built up would be lost."""
+    version = await load(ADDER, OLDEST)
+    own = Step(version, 1, 7, True, False, inf, lasts=True)
+    assert [await step(version, 1, start=True).y(), await own.y()] == [1, 1]
+    assert version.driver.unended_sequences == 1, "the other one ends with its stream"
+    idle = asyncio.Event()
+    version.driver.drain(idle.set)
+    assert await step(version, 2).y() == 3
+    assert await Step(version, 2, 7, False, False, inf, lasts=True).y() == 3
+    assert await step(version, 1, 2, start=True).outcome() == Refused(Reason.DRAINING)
+    assert await step(version, 3, end=True).y() == 6
+    assert version.driver.unended_sequences == 0
+    assert not idle.is_set()
+    version.driver.forget(7)
+    await asyncio.wait_for(idle.wait(), 60)
+
+
 async def test_a_drain_lets_rounds_go_on(load: Load) -> None:
     """To the end of the request; one that waits for its reader is waited for."""
     version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
