@@ -628,6 +628,11 @@ async def test_a_state_may_grow_with_the_rounds_of_a_request(load: Load) -> None
     asked = [step(version, rounds, id=0) for rounds in (2, 7, 4, 7)]
     expected = [sum(place * rounds for place in range(1, max(rounds, 1) + 1)) for rounds in (2, 7, 4, 7)]
     assert [await each.y() for each in asked] == expected
+    endless = step(version, 1 << 30, id=0)
+    for _ in range(3):
+        assert await step(version, 3, id=0).y() == 3 + 6 + 9
+    endless.cancel()
+    await no_sequences(version)
 
 
 async def test_a_step_whose_state_has_no_room_fails(load: Load) -> None:

@@ -271,7 +271,7 @@ async def test_what_triton_does_not_send_as_status_does_not_end_the_stream(outco
     house = Decoupled(metadata=WANTS_STATUS)
     house.ask("a")
     house.jobs[0].settle(outcome)
-    assert (len(house.sink.ends), len(house.sink.errors)) == (1, 0) if ends else (0, 1)
+    assert (len(house.sink.ends), len(house.sink.errors)) == ((1, 0) if ends else (0, 1))
     house.stream.on_cancel()
     assert house.budget.taken == 0
 
