@@ -206,6 +206,16 @@ class SequenceTable(Generic[P]):
         """Whether nothing waits and nothing is released. Sequences may be there and idle."""
         return len(self._idle) + len(self._resting) == len(self._sequences)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every sequence that began is over."""
+        return not self._sequences
+
+    @property
+    def unended(self) -> int:
+        """Sequences whose END has not come, but for those that somebody will `forget`."""
+        return sum(not sequence.closed and not sequence.lasts for sequence in self._sequences.values())
+
     # Telling it what happened.
 
     def submit(self, step: Step[P], now: float) -> Refusal | None:

@@ -17,7 +17,8 @@ from penstock_server.status import Status
 
 _log = logging.getLogger(__name__)
 
-Trailers = tuple[tuple[str, str], ...]
+Trailers = tuple[tuple[str, str | bytes], ...]
+"""Metadata at the end of a call: text, or bytes for keys that end in `-bin`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,23 @@ def test_a_string_sequence_id_has_a_bound(text: str, either: Call) -> None:
     assert outcome == ("UNIMPLEMENTED", "string correlation ID cannot be longer than 128 characters")
 
 
+def test_a_string_id_for_a_model_that_is_told_numbers(triton: Call, penstock: Call) -> None:
+    """Triton takes it; by default it is refused, since the model could not tell such sequences apart."""
+    request = pb.ModelInferRequest(
+        model_name="accum",
+        inputs=[given("X", "INT32", 1, 1)],
+        raw_input_contents=[ints(1)],
+        parameters={
+            "sequence_id": Parameter(string_param="alpha"),
+            "sequence_start": Parameter(bool_param=True),
+            "sequence_end": Parameter(bool_param=True),
+        },
+    )
+    assert answer(triton, request).raw_output_contents[0] == ints(1)
+    text = "the ids of sequences of model 'accum' are numbers, not strings"
+    assert end(penstock, request) == ("INVALID_ARGUMENT", text)
+
+
 # ── the data of inputs ────────────────────────────────────────────────────────────────────────────
 
 

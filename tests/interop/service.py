@@ -7,7 +7,7 @@ the trailers; streams that end well have none; whether a request was compressed 
 
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -177,5 +177,4 @@ def _failure(status: messages.EchoStatus) -> Failure:
 
 def _echoes(head: RequestHead) -> Trailers:
     """What the client wants to see again."""
-    # The seam promises text, which is all that Penstock itself sends; every transport can send bytes, too.
-    return cast("Trailers", tuple(pair for pair in head.metadata if pair[0] in ECHOED))
+    return tuple(pair for pair in head.metadata if pair[0] in ECHOED)

@@ -209,6 +209,22 @@ def test_a_sequence_that_begins_behind_an_end_lasts_like_its_step() -> None:
     submit(seats, Step("late", 1, lasts=True), now=100 * IDLE)
 
 
+def test_a_sequence_is_unended_until_its_end_comes() -> None:
+    """Not until it is over; and those that somebody will forget do not count."""
+    seats, first, last = table(), start(1), Step("last", 1, end=True)
+    submit(seats, first, Step("of a stream", 2, start=True, lasts=True))
+    assert (seats.unended, seats.is_empty) == (1, False)
+    submit(seats, last)
+    assert (seats.unended, seats.is_empty) == (0, False)
+    seats.forget(2)
+    seats.poll(0.0)
+    for step in (first, last):
+        seats.poll(0.0)
+        seats.finish(step, 0.0)
+    assert not seats.is_empty
+    seats.forget(2)
+
+
 def test_a_step_keeps_its_sequence_awake() -> None:
     """Idle is only who has neither a step that waits nor one that runs."""
     seats, first, second = table(), start(1), Step("second", 1)
@@ -487,6 +503,7 @@ class Histories(RuleBasedStateMachine):
         wakeup = self.table.next_wakeup()
         assert wakeup is None or wakeup > self.now
         assert self.table.is_idle == (not waiting and not self.released)
+        assert self.table.is_empty == (not sequences)
 
     def teardown(self) -> None:
         if not hasattr(self, "table"):

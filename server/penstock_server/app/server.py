@@ -1,7 +1,7 @@
 """Puts the layers together, starts them from the bottom up and drains them from the top down.
 
     start:  metrics port (live, not ready) ─▶ models ─▶ services ─▶ transport ─▶ ready
-    stop:   not ready ─▶ transport refuses new calls, running ones end ─▶ queues drain ─▶ instances close
+    stop:   not ready ─▶ sequences end ─▶ transport refuses new calls, running ones end ─▶ queues drain ─▶ models close
 
 A model that cannot be loaded does not keep the others from being served; readiness tells.
 """
@@ -54,6 +54,7 @@ _TRANSPORTS: Mapping[TransportName, Callable[[Methods, TransportSettings], Trans
 _SINGLE_FILE_BATCH_SIZE = 64
 _REPOSITORY_BATCH_SIZE = 4  # Triton's default
 _CLOSE_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
 
 
 def backends(workers: int = 1) -> Mapping[str, Backend]:
@@ -151,7 +152,8 @@ class PenstockServer:
         ends = time.monotonic() + grace
         self.state.exit()
         if self._transport is not None:
-            await self._transport.stop(grace)
+            await self._sequences_end(ends)
+            await self._transport.stop(max(0.0, ends - time.monotonic()))
         drained = await self._drain_queues(max(0.0, ends - time.monotonic()))
         closed = [
             await version.driver.close(_CLOSE_SECONDS if drained else 0.0) for version in list(self.models.versions())
@@ -220,6 +222,17 @@ class PenstockServer:
     def _streams(self) -> StreamStatistics:
         return StreamStatistics() if self._streaming is None else self._streaming.statistics()
 
+    async def _sequences_end(self, ends: float) -> None:
+        """Wait for the clients that are in a sequence: their next requests come in calls that are yet to begin.
+
+        No longer than until `ends`. Streams end by themselves, while the transport stops.
+        """
+        while any(each.driver.unended_sequences for each in self.models.versions()):
+            left = ends - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+
     async def _drain_queues(self, seconds: float) -> bool:
         idle = [asyncio.Event() for _ in self.models.versions()]
         for version, event in zip(self.models.versions(), idle, strict=True):
@@ -229,6 +242,6 @@ class PenstockServer:
                 for event in idle:
                     await event.wait()
         except TimeoutError:
-            _log.warning("the drain took too long: requests that still run are abandoned")
+            _log.warning("the drain took too long: what still runs is abandoned, and sequences that have not ended")
             return False
         return True

@@ -28,9 +28,11 @@ from penstock_server.examples import (
     Example,
     SpeechExample,
     Tensors,
+    WritingExample,
     all_examples,
     speech_example,
-    write_repository_with_listener,
+    write_all,
+    writing_example,
 )
 from penstock_server.transports.base import TransportSettings
 
@@ -50,7 +52,7 @@ class _Seen:
     example: str
     """One of the questions with its answer, in words."""
     seconds: list[float]
-    """How long each request took."""
+    """How long each response took."""
     wrong: list[str] = field(default_factory=list[str])
     batches: int = 0
     """In how many executions of the model they ran."""
@@ -63,7 +65,7 @@ def demo() -> int:
 
     Ends with 0 only if every answer was right.
     """
-    configure_logging(LogLevel.WARNING, LogFormat.TEXT)
+    configure_logging(LogLevel.ERROR, LogFormat.TEXT)  # there is a warning that decoupled models need streams
     try:
         seen, wrong = _serve_and_ask()
     except (LoadError, BindError) as error:
@@ -85,7 +87,7 @@ def demo() -> int:
 def _serve_and_ask() -> tuple[list[_Seen], list[str]]:
     """What each example showed, and what is wrong besides."""
     with TemporaryDirectory(prefix="penstock-demo-") as folder:
-        source = write_repository_with_listener(Path(folder))
+        source = write_all(Path(folder))
         settings = ServerSettings(source=source, transport=TransportSettings(port=0), metrics_port=0, reflection=True)
         with ServerThread(settings) as server:
             out.print(f"Penstock {__version__}: gRPC on 127.0.0.1:{server.port}, metrics on port {server.metrics_port}")
@@ -105,6 +107,7 @@ def _drive(port: int) -> tuple[list[_Seen], list[str]]:
             seen = [_ask(client, example) for example in all_examples()]
             seen.append(_listen(client, speech_example()))
             seen.append(_listen_to_streams(client, speech_example()))
+            seen.append(_write_on(client, writing_example()))
             executions = {model.name: model.execution_count for model in client.statistics()}
         except InferenceError as error:
             return [], [f"a request failed: {error}"]
@@ -167,6 +170,27 @@ def _listen_to_streams(client: "Client", speech: SpeechExample) -> _Seen:
     return _Seen(LISTENER, "the same model, whose memory the server keeps", words, seconds, differences)
 
 
+def _write_on(client: "Client", writing: WritingExample) -> _Seen:
+    """Begin several sentences on one stream: each step of the model writes a character of all that are not done."""
+    from penstock_client import StreamRequest
+
+    written = dict.fromkeys(writing.prompts, "")
+    requests = (
+        StreamRequest(writing.model, {"PROMPT": [[prompt]], "LENGTH": [[writing.length]]}, request_id=prompt)
+        for prompt in writing.prompts
+    )
+    began = time.perf_counter()
+    count = 0
+    for answer in client.stream(requests):
+        written[answer.id] += answer.result().text("TEXT").item()
+        count += 1
+    seconds = [(time.perf_counter() - began) / max(count, 1)] * count
+    first, *_ = writing.prompts
+    words = f"{first}... → ...{written[first].strip()}"
+    question = f"{writing.title.partition(': ')[2]}, a character a response"
+    return _Seen(writing.model, question, words, seconds, writing.differences(list(written.values())))
+
+
 def _check_http(port: int) -> list[str]:
     """Whether the operators' port answers."""
     browser = build_opener(ProxyHandler({}))  # whatever the environment says: a proxy has no way to this port
@@ -184,7 +208,7 @@ def _check_http(port: int) -> list[str]:
 def _table(seen: list[_Seen]) -> Table:
     table = Table()
     table.add_column("model")
-    for name in ("requests", "batches", "median ms", "slowest ms"):
+    for name in ("responses", "batches", "median ms", "slowest ms"):
         table.add_column(name, justify="right")
     table.add_column("answers")
     for one in seen:

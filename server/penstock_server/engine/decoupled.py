@@ -41,7 +41,8 @@ class DecoupledDriver(Driver):
         try:
             checked = run.slot.detach(check_outputs(tensors, job.plan.outputs, self._spec, batch.rows))
         except Exception as error:
-            job.settle(failure_of(error, during=f"the check of a response of {self._name}"))
+            run.spoilt = failure_of(error, during=f"the check of a response of {self._name}")
+            job.settle(run.spoilt)
             flow.cancel()
             return
         if job.respond([checked[index] for index in job.plan.outputs]):
@@ -50,6 +51,8 @@ class DecoupledDriver(Driver):
             flow.withhold()
 
     def _checked(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome) -> Result:
+        if run.spoilt is not None:
+            return run.spoilt
         return outcome if isinstance(outcome, Failure) else {}
 
     def _cost(self, run: Run, result: Result) -> float | None:

@@ -90,6 +90,11 @@ class Driver:
     def forget(self, id: int | str) -> None:
         """The stream whose sequence this is has ended. Without sequences there is nothing to do."""
 
+    @property
+    def unended_sequences(self) -> int:
+        """Sequences that clients have begun and are still to end; those that are their stream's own do not count."""
+        return 0
+
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Admit nothing more, run what is queued, then call back once."""
         if self._closed:
@@ -300,7 +305,7 @@ Result = Mapping[int, Array] | Failure
 class Run:
     """A batch on its way through an instance."""
 
-    __slots__ = ("_driver", "assembly", "batch", "ended", "rows", "runner", "seats", "slot", "wanted")
+    __slots__ = ("_driver", "assembly", "batch", "ended", "rows", "runner", "seats", "slot", "spoilt", "wanted")
 
     def __init__(
         self, driver: Driver, batch: Batch[Job], runner: Runner, slot: Slot, assembly: float, wanted: Sequence[int]
@@ -312,6 +317,7 @@ class Run:
         self.assembly = assembly
         self.wanted = wanted  # the outputs that some request asks for, by index
         self.ended = 0.0  # when the instance came back
+        self.spoilt: Failure | None = None  # by a response, of a decoupled model
         # Of a batch of sequences, for each request: the seat of its sequence, and its row.
         self.seats: NDArray[np.intp] = _NO_ROWS
         self.rows: NDArray[np.intp] = _NO_ROWS

@@ -7,7 +7,8 @@
 A sequence has one step at a time in the scheduler, so a batch has steps of different sequences; that is where many
 streams become one execution. With the direct strategy a sequence keeps its row and its instance: steps of different
 instances have different keys, so they never share a batch. (A batch may then have to wait for its instance while
-another one is idle; sequences are spread evenly, so it rarely does.)
+another one is idle; sequences are spread evenly, so it rarely does.) States of different shapes cannot be one array:
+if shapes vary, they are in the key, too.
 
 A step of an iterative model may say that it is not finished. It then goes back into the queue as it is, with the state
 it left behind, and whatever came meanwhile joins the next batch: continuous batching.
@@ -44,9 +45,11 @@ _WAITING = 16
 may wait than rows in the queue."""
 _NO_SEAT = Failure(Status.UNAVAILABLE, "timeout of the corresponding sequence has been expired")
 """Triton's words."""
-_ORPHANED = Failure(
+ORPHANED = Failure(
     Status.ABORTED, "the sequence is over: another of its requests was cancelled, or could not be run in time"
 )
+"""Of a step that did not run. Nothing is wrong with it, nor with the model."""
+_NO_ROOM = Failure(Status.RESOURCE_EXHAUSTED, "the states of the model's sequences take as much memory as they may")
 _NO_REQUEST = RequestInfo(1, ready=False)
 
 
@@ -67,6 +70,7 @@ class SequenceDriver(Driver):
         assert spec.sequences is not None, "a model without sequences has a plain driver"
         self._sequences: SequenceSpec = spec.sequences
         self._instances = len(runners)
+        self._has_keys = self._sequences.direct or self._sequences.is_variable
         seats = self._sequences.seats * self._instances
         self.table: SequenceTable[Job] = SequenceTable(
             seats, idle=self._sequences.idle, max_waiting=_WAITING * settings.max_queued_rows
@@ -119,8 +123,15 @@ class SequenceDriver(Driver):
         self.table.forget(_key(id, is_streams=True))
         self._perform()
 
+    @property
+    def unended_sequences(self) -> int:
+        return self.table.unended
+
     def drain(self, on_idle: Callable[[], None]) -> None:
-        """Let no sequence begin, run the steps that wait, then admit nothing more and call back once."""
+        """Let no sequence begin and those that have begun end: then admit nothing more and call back once.
+
+        What a sequence has built up would be lost otherwise. It ends by its END, by its idle time, or with its stream.
+        """
         self.table.drain()
         if self._closed:
             on_idle()
@@ -130,7 +141,7 @@ class SequenceDriver(Driver):
 
     def tell_if_idle(self) -> None:
         """The scheduler stays open until then: it is shown the steps of a sequence, and rounds, one after the other."""
-        if self._on_idle is not None and self.table.is_idle:
+        if self._on_idle is not None and self.table.is_empty:
             self.scheduler.drain()
             super().tell_if_idle()
 
@@ -153,17 +164,16 @@ class SequenceDriver(Driver):
             return InvalidRequest(
                 f"inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
             ).failure()
-        takes_text, is_text = self._sequences.id_is_text, isinstance(info.correlation_id, str)
-        if info.sequence_start and takes_text is False and is_text:
-            return InvalidRequest(f"the ids of sequences of model '{model}' are numbers, not strings").failure()
         return None
 
     def _refusal(self, refusal: Refusal, info: RequestInfo) -> Failure | Refused:
         match refusal:
             case Refusal.NOT_STARTED:
+                # What we call the sequence of a stream is nobody's business.
+                which = "the sequence of its stream" if info.sequence_lasts else f"sequence {info.correlation_id}"
                 return InvalidRequest(
-                    f"inference request for sequence {info.correlation_id} to model '{self._spec.name}' must specify "
-                    "the START flag on the first request of the sequence"
+                    f"inference request for {which} to model '{self._spec.name}' must specify the START flag on the "
+                    "first request of the sequence"
                 ).failure()
             case Refusal.FULL:
                 return Refused(Reason.QUEUE_FULL)
@@ -195,11 +205,17 @@ class SequenceDriver(Driver):
         if job.is_settled:  # cancelled at this moment
             self.table.finish(step, now)
             return
-        if self._sequences.direct:
-            assert step.sequence is not None
-            assert step.sequence.seat is not None
-            job.key = (job.key, step.sequence.seat % self._instances)
+        if self._has_keys:
+            self._set_key(step)
         super().submit(job)
+
+    def _set_key(self, step: Step[Job]) -> None:
+        """Steps with equal keys may share a batch."""
+        assert step.sequence is not None
+        seat = step.sequence.seat
+        assert seat is not None, "it is ready"
+        instance = seat % self._instances if self._sequences.direct else 0
+        step.payload.key = (step.payload.plan.key, instance, self.states.shapes(seat, start=step.start))
 
     # What the scheduler says.
 
@@ -267,7 +283,8 @@ class SequenceDriver(Driver):
         if model_batch.failures:
             good = np.array([row not in model_batch.failures for row in rows])
             seats, rows = seats[good], rows[good]
-        self.states.scatter(seats, rows, arrays)
+        for row in self.states.scatter(seats, rows, arrays):
+            model_batch.failures[row] = _NO_ROOM
         return result
 
     def _hand_out(self, run: Run, model_batch: ModelBatch, result: Mapping[int, Array]) -> None:
@@ -317,7 +334,10 @@ class SequenceDriver(Driver):
         """Queue a step that is not finished again."""
         if isinstance(job, StreamedJob):
             job.batch = None
-        _step_of(job).start = False
+        step = _step_of(job)
+        step.start = False
+        if self._has_keys:
+            self._set_key(step)
         job.state = State.NEW
         super().submit(job)
 
@@ -341,7 +361,7 @@ def _outcome_of(loss: Loss) -> Outcome:
         case Loss.PATIENCE:
             return _NO_SEAT
         case Loss.ORPHANED:
-            return _ORPHANED
+            return ORPHANED
 
 
 def _key(id: int | str, *, is_streams: bool) -> Hashable:

@@ -31,7 +31,8 @@ REPOSITORY = Path(__file__).parent / "models"
 """The model repository: `<model>/config.pbtxt`, `<model>/1/model.onnx`."""
 
 STREAMS = Path(__file__).parent / "streams"
-"""The same of a model that is asked on streams: `writer`, which writes a character at a time."""
+"""The same of a model that is asked on streams: WRITER, which writes a character at a time."""
+WRITER = "writer"
 
 LISTENER = "listener"
 """The name of the model that `write_repository_with_listener` adds."""
@@ -142,6 +143,41 @@ class SpeechExample:
         """How the likelihoods of all frames differ from what is expected: a sentence, or nothing if they agree."""
         problem = _difference(np.asarray(probabilities, np.float32), self.probabilities, self.tolerance)
         return [] if problem is None else [f"output: {problem}"]
+
+
+@dataclass(frozen=True, slots=True)
+class WritingExample:
+    """Beginnings of sentences, and how a model is known to go on with each, a character a response."""
+
+    model: str
+    """The model's name in STREAMS."""
+    title: str
+    """What the model makes of what."""
+    prompts: tuple[str, ...]
+    texts: tuple[str, ...]
+    """For each prompt: the rest of its sentence, and a line feed."""
+
+    @property
+    def length(self) -> int:
+        """Characters to ask for, so that no sentence is cut."""
+        return max(map(len, self.texts))
+
+    def differences(self, texts: Sequence[str]) -> list[str]:
+        """The prompts with another text than expected, a sentence each; empty if they agree."""
+        compared = zip(self.prompts, self.texts, texts, strict=True)
+        return [f"'{prompt}': {text!r}, not {expected!r}" for prompt, expected, text in compared if text != expected]
+
+
+def writing_example() -> WritingExample:
+    """The example of a model whose streams join and leave the running batch."""
+    sentences = (
+        ("When", " the spring is dry, one drop falls alone.\n"),
+        ("Each", " drop is small, and none of them could turn the wheel.\n"),
+        ("A pen", "stock leads the water of a river to a turbine.\n"),
+        ("Who comes", " late is not left behind: there is room in the next fall, and it begins at once.\n"),
+    )
+    prompts, texts = zip(*sentences, strict=True)
+    return WritingExample(WRITER, "writer: the beginning of a sentence to the rest of it", prompts, texts)
 
 
 def all_examples() -> list[Example]:

@@ -19,12 +19,12 @@ from penstock_proto.model_config_pb2 import DataType as ConfigType
 from penstock_proto.model_config_pb2 import ModelConfig, ModelSequenceBatching
 from penstock_server.models.paths import read_inside
 from penstock_server.models.problems import Problem, refuse
-from penstock_server.tensors.codec import Array, object_array, view
+from penstock_server.tensors.codec import Array, memory_of, object_array, view
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 FOLDER = "initial_state"
 MAX_STATE_BYTES = 1 << 30
-"""Of all states of a model, every seat counted: they are allocated when the model loads."""
+"""Of all states of a model, every seat counted."""
 _DEFAULT_CANDIDATES = 256
 
 _Control = ModelSequenceBatching.Control
@@ -59,9 +59,19 @@ class StateSpec:
     output: str
     """The model's output that it is taken from."""
     tensor: TensorSpec
-    """The input that it is handed in as, without the batch axis."""
+    """The input that it is handed in as, without the batch axis. -1: the model decides, anew with each request."""
     initial: Array
     """What it is before the first request, without the batch axis."""
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether its shape may change."""
+        return -1 in self.tensor.shape
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether its size may change."""
+        return self.is_variable or self.initial.dtype == object
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +101,14 @@ class SequenceSpec:
         return None
 
     @property
+    def is_variable(self) -> bool:
+        """Whether a state's shape may change."""
+        return any(state.is_variable for state in self.states)
+
+    @property
     def state_bytes(self) -> int:
-        """What the states of one sequence take."""
-        return sum(state.initial.nbytes for state in self.states)
+        """What the states of one sequence take, at first at least."""
+        return sum(memory_of(state.initial) for state in self.states)
 
 
 def read_sequences(config: ModelConfig, model_dir: Path) -> SequenceSpec | None:
@@ -179,8 +194,8 @@ def _states(batching: ModelSequenceBatching, model_dir: Path, problems: list[Pro
         if datatype is None:
             problems.append(Problem(f"{field}.data_type", "a state needs a data type"))
             continue
-        if any(axis < 0 for axis in state.dims):
-            reason = f"every axis of a state needs a length in this version, got dims {show_shape(tuple(state.dims))}"
+        if any(axis < -1 for axis in state.dims):
+            reason = f"an axis has a length, or -1 for any, got dims {show_shape(tuple(state.dims))}"
             problems.append(Problem(f"{field}.dims", reason))
             continue
         tensor = TensorSpec(state.input_name, datatype, tuple(state.dims))
@@ -191,13 +206,17 @@ def _states(batching: ModelSequenceBatching, model_dir: Path, problems: list[Pro
 
 
 def _initial(state: ModelSequenceBatching.State, tensor: TensorSpec, model_dir: Path) -> Array:
-    """What a state is at first: zeros (empty strings) unless a file says otherwise. ValueError if that is wrong."""
+    """What a state is at first: zeros (empty strings) unless a file says otherwise. ValueError if that is wrong.
+
+    An axis of any length is as long as the initial state says, or 1: so it is with Triton.
+    """
     if len(state.initial_state) > 1:
         raise ValueError("there may be one initial state")
-    shape, datatype = tensor.shape, tensor.datatype
+    shape, datatype = tuple(1 if axis == -1 else axis for axis in tensor.shape), tensor.datatype
     for initial in state.initial_state:
-        if initial.data_type != state.data_type or tuple(initial.dims) != shape:
-            raise ValueError(f"it needs the state's data type and dims {show_shape(shape)}")
+        if initial.data_type != state.data_type or not _is_one_of(tuple(initial.dims), tensor.shape):
+            raise ValueError(f"it needs the state's data type and dims {show_shape(tensor.shape)}, each with a length")
+        shape = tuple(initial.dims)
         if not initial.data_file:
             continue
         raw = read_inside(model_dir / FOLDER, initial.data_file, MAX_STATE_BYTES)
@@ -210,6 +229,13 @@ def _initial(state: ModelSequenceBatching.State, tensor: TensorSpec, model_dir: 
     if not datatype.itemsize:
         return object_array([b""] * prod(shape), shape)
     return np.zeros(shape, datatype.numpy)
+
+
+def _is_one_of(shape: tuple[int, ...], shapes: tuple[int, ...]) -> bool:
+    """Whether a shape is one of those that are written with -1 for any length."""
+    if len(shape) != len(shapes):
+        return False
+    return all(length >= 0 and axis in (-1, length) for length, axis in zip(shape, shapes, strict=True))
 
 
 def _clashes(config: ModelConfig, batching: ModelSequenceBatching) -> Iterator[Problem]:

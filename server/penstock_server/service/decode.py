@@ -112,6 +112,8 @@ class Decoder:
                 check_data(tensor, rows, data[expected.name], expected, spec, prefix, limits)
         check_rows(rows, spec, prefix)
         _check_classes(outputs, classes, spec)
+        if self.dialect.strict_sequence_ids:
+            _check_sequence_id(parameters.correlation_id, spec)
         plan = _plan(version, rows, inputs, outputs, classes)
         info = RequestInfo(
             rows=rows,
@@ -180,6 +182,12 @@ def _check_classes(outputs: Sequence[int], classes: Sequence[int], spec: ModelSp
         datatype = spec.outputs[index].datatype.name
         if count and datatype in _NO_CLASSES:
             raise InvalidRequest(f"class result not available for output due to unsupported type '{datatype}'")
+
+
+def _check_sequence_id(id: int | str, spec: ModelSpec) -> None:
+    """Refuse text where the model is told numbers: it could not tell two such sequences from each other."""
+    if id and isinstance(id, str) and spec.sequences is not None and spec.sequences.id_is_text is False:
+        raise InvalidRequest(f"the ids of sequences of model '{spec.name}' are numbers, not strings")
 
 
 def _plan(

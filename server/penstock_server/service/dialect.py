@@ -44,6 +44,8 @@ class Dialect:
     """None: whatever the message limit lets through is parsed."""
     strict_versions: bool
     """Versions are plain decimal numbers; Triton takes whatever C's `stol` takes."""
+    strict_sequence_ids: bool
+    """Text is no id of a sequence whose model wants numbers; Triton takes it. The model is told 0 then."""
     refuse_surplus_raw: bool
     """More raw contents than inputs are an error."""
     health_knows_names: bool
@@ -115,6 +117,7 @@ PENSTOCK = Dialect(
     server_name="penstock",
     limits=Limits(),
     strict_versions=True,
+    strict_sequence_ids=True,
     refuse_surplus_raw=True,
     health_knows_names=True,
     malformed=Failure(Status.INVALID_ARGUMENT, "the request is not a well-formed message"),
@@ -127,6 +130,7 @@ TRITON = Dialect(
     server_name="triton",
     limits=None,
     strict_versions=False,
+    strict_sequence_ids=False,
     refuse_surplus_raw=False,
     health_knows_names=False,
     malformed=Failure(Status.INTERNAL, "Unable to parse request"),

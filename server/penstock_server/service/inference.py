@@ -1,4 +1,7 @@
-"""ModelInfer: bytes in, a job for the engine, bytes out."""
+"""ModelInfer: bytes in, a job for the engine, bytes out.
+
+While the server exits only that is let in which goes on with a sequence: what the sequence has built up would be lost.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +11,8 @@ from penstock_proto.open_inference_pb2 import ModelInferRequest
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Job, Outcome, Refused
-from penstock_server.errors import Failure, failure_of
+from penstock_server.engine.versions import ServedVersion
+from penstock_server.errors import Failure, PenstockError, failure_of
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
@@ -54,14 +58,14 @@ class Inference:
         self.budget = budget
         self.max_message_bytes = max_message_bytes
         self._tenant_key = tenant_key.lower()  # as keys arrive
-        self._is_exiting = is_exiting  # what is let in before is answered, nothing else is let in
+        self._is_exiting = is_exiting
         self._on_request = on_request  # told of each job before it is scheduled
         self._metadata: Metadata = ()  # of the last call
         self._facts = facts_of((), self._tenant_key)
         self.unary = Unary(self.call, self.call_many)
 
     def call(self, head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
-        if self._is_exiting():
+        if self._is_exiting() and not self._goes_on(message):
             reply(EXITING)
             return nothing_to_cancel
         return self._call(head, message, reply, time.monotonic())
@@ -69,11 +73,16 @@ class Inference:
     def call_many(self, calls: Sequence[UnaryCall]) -> Sequence[Cancel]:
         """All of one read have come at once."""
         if self._is_exiting():
-            for _, _, reply in calls:
-                reply(EXITING)
-            return [nothing_to_cancel] * len(calls)
+            return [self.call(*each) for each in calls]
         arrived, call = time.monotonic(), self._call
         return [call(head, message, reply, arrived) for head, message, reply in calls]
+
+    def _goes_on(self, message: Buffer) -> bool:
+        try:
+            form, _, _ = self.skeletons.read(message)
+        except PenstockError:
+            return False
+        return goes_on(form.info, form.plan.version)
 
     def _call(self, head: RequestHead, message: Buffer, reply: Reply, arrived: float) -> Cancel:
         size = len(message)
@@ -168,6 +177,11 @@ class _Call(Job):
             self._reply(outcome, server_timing(self, time.monotonic()))
         else:
             self._reply(outcome)
+
+
+def goes_on(info: RequestInfo, version: ServedVersion) -> bool:
+    """Whether a request goes on with a sequence. It may be one that is over, or never was."""
+    return version.spec.sequences is not None and bool(info.correlation_id) and not info.sequence_start
 
 
 def facts_of(metadata: Metadata, tenant_key: str) -> tuple[str, bool]:

@@ -9,12 +9,13 @@ exactly once, perhaps before the method returns, unless the transport has called
 before: then never. `Cancel` may be called at any time, more than once, and after the reply, when it
 does nothing.
 
-Streams: the transport calls `open(head, sink)` and gets a handler. It tells the handler what comes
-in (`on_message`, `on_end`), that the peer or the connection is gone (`on_cancel`, after which nothing
-is called any more), and that there is room again (`on_writable`). The handler sends with `sink.send`;
-when that answers False it has to stop until `on_writable`. `sink.finish` is called at most once, after
-which the transport calls nothing any more. A transport delivers at most a window of messages that the
-handler has not given back by `sink.consumed`, so a handler that is slow slows its peer.
+Streams: the transport calls `open(head, sink)` and gets a handler. It tells the handler what comes in
+(`on_message`, `on_end`), that the peer or the connection is gone (`on_cancel`, after which nothing is
+called any more, and which is told of as no end), and that there is room again (`on_writable`). The
+handler sends with `sink.send`; when that answers False it has to stop until `on_writable`.
+`sink.finish` is called at most once, after which the transport calls nothing any more. A transport
+delivers at most a window of messages that the handler has not given back by `sink.consumed`, so a
+handler that is slow slows its peer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +78,7 @@ class StreamHandler(Protocol):
     def on_message(self, message: Buffer) -> None: ...
 
     def on_end(self) -> None:
-        """The client has sent its last message."""
+        """The client has sent its last message. Who gives the call up before has not."""
         ...
 
     def on_cancel(self) -> None:

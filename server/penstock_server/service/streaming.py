@@ -3,7 +3,8 @@
     on_message ─▶ decode ─▶ engine ─▶ done ─▶ (its turn) ─▶ sink
 
 * A request that fails is a message with the error; the stream goes on. A client that sends the metadata
-  `triton_grpc_error: true` wants the first failure of a model as the stream's own status instead.
+  `triton_grpc_error: true` wants the first failure of a model, or the first request that Triton's queue gives up, as
+  the stream's own status instead. What Triton does not know ends no stream: cancelled requests, and deadlines.
 * Answers come in the order of the requests, so the first that is not answered holds up those behind it. Responses of
   decoupled models are sent as they come, in order within a request.
 * Memory is bounded by not reading: a message's receive window is given back while the stream has room, in requests and
@@ -31,13 +32,14 @@ from penstock_scheduler import Reason, TrafficClass
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Job, Outcome, Outputs, Refused, StreamedJob
+from penstock_server.engine.sequences import ORPHANED
 from penstock_server.engine.versions import ServedVersion
 from penstock_server.errors import Failure, failure_of
 from penstock_server.models.sequences import SequenceSpec
 from penstock_server.service.budget import ByteBudget
 from penstock_server.service.decode import Decoder
 from penstock_server.service.dialect import Dialect
-from penstock_server.service.inference import EXITING, facts_of
+from penstock_server.service.inference import EXITING, facts_of, goes_on
 from penstock_server.service.respond import Wrapping, respond, varint
 from penstock_server.service.scan import Malformed, scan
 from penstock_server.service.seam import Buffer, Parts, RequestHead, Stream, StreamHandler, StreamSink
@@ -66,6 +68,8 @@ _WRAPPING = len(_FINAL) + len(_RESPONSE_TAG) + 5
 
 _AT_ADMISSION = frozenset(Reason) - {Reason.EXPIRED, Reason.HOPELESS, Reason.TIMEOUT}
 """Refusals that Triton gives before it has scheduled a request."""
+_OURS = frozenset((Reason.EXPIRED, Reason.HOPELESS))
+"""Refusals that Triton does not give: it does not read a call's deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,18 @@ class StreamInference:
 class _Asked:
     """A message of a stream, from when it came to its last answer."""
 
-    __slots__ = ("form", "id_field", "job", "message", "ready", "size", "stream", "was_scheduled", "was_taken")
+    __slots__ = (
+        "ends_stream",
+        "form",
+        "id_field",
+        "job",
+        "message",
+        "ready",
+        "size",
+        "stream",
+        "was_scheduled",
+        "was_taken",
+    )
 
     def __init__(self, stream: "InferStream", message: Buffer) -> None:
         self.stream = stream
@@ -159,6 +174,7 @@ class _Asked:
         self.ready: Parts | Failure | None = None  # what is still to be sent; () is nothing
         self.was_taken = False  # by its model's engine, which refuses some at once
         self.was_scheduled = False
+        self.ends_stream = False  # its failure is one that a client may want as the status of the stream
 
     @property
     def id(self) -> str:
@@ -280,8 +296,7 @@ class InferStream:
         sequences = version.spec.sequences
         if sequences is not None:
             info = self._of_a_sequence(version, sequences, info)
-        begins = sequences is None or info.sequence_start or not info.correlation_id
-        if begins and service.is_exiting():
+        if service.is_exiting() and not goes_on(info, version):
             asked.ready = EXITING
             return
         asked.form = form
@@ -345,8 +360,10 @@ class InferStream:
         """The engine has answered a request, or a decoupled model is at its end."""
         if self._is_over:
             return
-        is_refused = isinstance(outcome, Refused) and outcome.reason in _AT_ADMISSION
-        asked.was_scheduled = asked.was_taken and not is_refused
+        reason = outcome.reason if isinstance(outcome, Refused) else None
+        asked.was_scheduled = asked.was_taken and reason not in _AT_ADMISSION
+        is_ours = outcome is _CANCELLED or outcome is ORPHANED or reason in _OURS
+        asked.ends_stream = asked.was_scheduled and not is_ours
         answer = self._answer(asked, outcome)
         if asked in self._decoupled:
             self._finish_decoupled(asked, answer)
@@ -358,7 +375,7 @@ class InferStream:
         """The same of one whose answer are rows of a batch: the quick way, by the template of its form."""
         if self._is_over or asked.form is None or asked.job is None:
             return
-        asked.was_scheduled = True
+        asked.was_scheduled = asked.ends_stream = True
         try:
             room = self._service.max_response_bytes
             ready = asked.form.template.rows(outputs, asked.id_field, start, end, room)
@@ -420,7 +437,7 @@ class InferStream:
     def _finish_decoupled(self, asked: _Asked, answer: Parts | Failure) -> None:
         del self._decoupled[asked]
         if isinstance(answer, Failure):
-            if self._is_streams_own(asked, answer):
+            if self._wants_status and asked.ends_stream:
                 self._release(asked)
                 self._end(answer)
                 return
@@ -429,17 +446,13 @@ class InferStream:
         if answer:
             self._send_or_keep(answer)
 
-    def _is_streams_own(self, asked: _Asked, failure: Failure) -> bool:
-        """Whether a failure is to end the stream. What its client has cancelled is none of a model."""
-        return self._wants_status and asked.was_scheduled and failure is not _CANCELLED
-
     def _flush(self) -> None:
         """Send what has its turn, give the window back while there is room, and end if all is said."""
         ordered = self._ordered
         while ordered and not self._is_blocked and not self._is_over and (answer := ordered[0].ready) is not None:
             asked = ordered.popleft()
             if isinstance(answer, Failure):
-                if self._is_streams_own(asked, answer):
+                if self._wants_status and asked.ends_stream:
                     self._release(asked)
                     self._end(answer)
                     return

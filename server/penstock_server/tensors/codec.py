@@ -9,6 +9,7 @@ is an array of its 16-bit patterns (`uint16`); `bf16_to_fp32` and `fp32_to_bf16`
 
 from collections.abc import Sequence
 from math import prod
+from sys import getsizeof
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ def element_bytes(element: object) -> bytes:
     if isinstance(element, str):
         return element.encode()
     raise TypeError(f"an element of a BYTES tensor is bytes or str, not {type(element).__name__}")
+
+
+def memory_of(array: Array) -> int:
+    """Bytes that a tensor takes; of strings not only those of the references to them."""
+    strings = sum(map(getsizeof, array.flat)) if array.dtype == object else 0
+    return array.nbytes + strings
 
 
 def bf16_to_fp32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -319,6 +319,53 @@ async def test_what_takes_too_long_is_cut_off(start: Start, tmp_path: Path, shar
     assert penstock_threads() == []
 
 
+SUMS = 'total = inputs["X"] + inputs["OLD"]; return {"Y": total, "NEW": total}'
+STATE = 'state { input_name: "OLD" output_name: "NEW" data_type: TYPE_FP32 dims: 2 }'
+
+
+def of_sequence(id: int, value: float, *flags: str) -> pb.ModelInferRequest:
+    message = request("sums", [value, value])
+    message.parameters["sequence_id"].int64_param = id
+    for flag in flags:
+        message.parameters[flag].bool_param = True
+    return message
+
+
+async def test_a_sequence_may_end_while_the_server_stops(start: Start, tmp_path: Path) -> None:
+    """In calls of its own that come later; nothing else is let in, and no sequence begins."""
+    add_python(
+        tmp_path, "sums", SUMS, config=f"sequence_batching {{ max_sequence_idle_microseconds: 60000000 {STATE} }}"
+    )
+    add_python(tmp_path, "identity")
+    server = await start(tmp_path)
+    async with Caller(server.port) as call:
+        assert values(await call(INFER, of_sequence(1, 1, "sequence_start"), pb.ModelInferResponse)) == [[1, 1]]
+        stopping = asyncio.ensure_future(server.stop(60))
+        while not server.state.exiting:  # noqa: ASYNC110 - it begins in the next pass of the loop
+            await asyncio.sleep(0)
+        assert values(await call(INFER, of_sequence(1, 2), pb.ModelInferResponse)) == [[3, 3]]
+        refused = [of_sequence(2, 1, "sequence_start"), request("identity", [1, 2]), request("nobody", [1, 2])]
+        for each in refused:
+            status, text = await call.end(INFER, each)
+            assert (status, "shutting down" in text) == (grpc.StatusCode.UNAVAILABLE, True)
+        assert (await call.end(INFER, of_sequence(3, 1)))[0] is grpc.StatusCode.INVALID_ARGUMENT, "it never began"
+        assert not stopping.done()
+        assert values(await call(INFER, of_sequence(1, 3, "sequence_end"), pb.ModelInferResponse)) == [[6, 6]]
+        assert await stopping
+
+
+@pytest.mark.parametrize(("idle", "grace", "is_clean"), [(100_000, 60.0, True), (3_600_000_000, 0.1, False)])
+async def test_a_sequence_that_does_not_end(
+    start: Start, tmp_path: Path, idle: int, grace: float, is_clean: bool
+) -> None:
+    """Is waited for until it is over by its idle time, or the server's time is up: then something was cut off."""
+    add_python(tmp_path, "sums", SUMS, config=f"sequence_batching {{ max_sequence_idle_microseconds: {idle} {STATE} }}")
+    server = await start(tmp_path)
+    async with Caller(server.port) as call:
+        await call(INFER, of_sequence(1, 1, "sequence_start"), pb.ModelInferResponse)
+        assert await server.stop(grace) is is_clean
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_nothing_stays_behind(tmp_path: Path) -> None:
     """Neither threads nor open files, however often a server starts and stops."""

@@ -12,8 +12,9 @@ from penstock_server.cli import demo, main
 def mistaken(example):
     return dataclasses.replace(example, expected={**example.expected, "label": example.expected["label"][::-1]})
 
-examples = demo.all_examples()
+examples, writing = demo.all_examples(), demo.writing_example()
 demo.all_examples = lambda: [mistaken(example) for example in examples]
+demo.writing_example = lambda: dataclasses.replace(writing, texts=writing.texts[::-1])
 sys.exit(main.run(["demo"]))
 """
 """The demo, with expectations that the models do not meet."""
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 from penstock_server.cli import demo, main
 
-demo.write_repository_with_listener = lambda folder: Path(sys.argv[1])
+demo.write_all = lambda folder: Path(sys.argv[1])
 sys.exit(main.run(["demo"]))
 """
 """The demo of another repository."""
@@ -42,7 +43,7 @@ def test_the_demo_shows_every_model_and_ends_with_0() -> None:
     done = penstock("demo", variables=proxy)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    for words in ("digits", "setosa", "Dutch", "speech at", "Every answer was right."):
+    for words in ("digits", "setosa", "Dutch", "speech at", "one drop falls alone", "Every answer was right."):
         assert words in done.stdout
     assert "WRONG" not in done.stdout
 
@@ -52,11 +53,12 @@ def test_a_wrong_answer_ends_the_demo_with_1() -> None:
     done = run(SABOTAGE)
     assert done.returncode == 1
     assert "Every answer was right." not in done.stdout
-    assert done.stdout.count("WRONG") == 3
+    assert done.stdout.count("WRONG") == 4
     complaints = done.stderr.splitlines()
-    assert all(line.endswith("values differ") for line in complaints)
-    wrong = [line.partition(": label: ")[0] for line in complaints]
+    assert all(line.endswith("values differ") for line in complaints[:3])
+    wrong = [line.partition(": label: ")[0] for line in complaints[:3]]
     assert wrong == ["penstock: digits", "penstock: iris", "penstock: language"]
+    assert complaints[3].startswith("penstock: writer: 'When': ")
 
 
 def test_a_demo_without_models_says_why() -> None:

@@ -132,6 +132,7 @@ async def test_a_bad_response_fails_its_request_and_ends_its_generator(counter: 
     assert failure.status is Status.INTERNAL
     assert asked.responses == list(range(7))
     await Asked(counter, 1).end()
+    assert (counter.driver.counters.fail.count, counter.driver.counters.success.count) == (1, 1), "it is no success"
 
 
 async def test_a_cancelled_request_hears_nothing_more(counter: ServedVersion) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+from penstock_proto.datatypes import DATATYPES
 from penstock_scheduler import Reason
 from penstock_server.backends.base import RequestInfo
+from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
 from penstock_server.engine.jobs import Job, Outcome, Outputs, Plan, Refused, StreamedJob
 from penstock_server.engine.loading import LoadSettings, load_model
@@ -20,6 +23,7 @@ from penstock_server.engine.versions import ServedVersion
 from penstock_server.errors import Failure
 from penstock_server.models.repository import scan
 from penstock_server.status import Status
+from tests.server.backends import onnx_graphs
 
 TENSORS = """
 input { name: "X" data_type: TYPE_INT32 dims: 1 }
@@ -200,12 +204,18 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
     """Loads one model; in the end nothing of its sequences may be left that nobody waits for."""
     versions: list[ServedVersion] = []
 
-    async def load(text: str, batching: str, more: str = "max_batch_size: 4", tensors: str = TENSORS) -> ServedVersion:
+    async def load(
+        text: str | bytes, batching: str, more: str = "max_batch_size: 4", tensors: str = TENSORS
+    ) -> ServedVersion:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
-        (folder / "model.py").write_text(text)
+        if isinstance(text, bytes):
+            (folder / "model.onnx").write_bytes(text)
+        else:
+            (folder / "model.py").write_text(text)
         (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {IDLE} {batching} }}")
-        model = await load_model(scan(tmp_path).models["m"], {"python": PythonBackend()}, LoadSettings())
+        backends = {backend.name: backend for backend in (PythonBackend(), OnnxBackend(1))}
+        model = await load_model(scan(tmp_path).models["m"], backends, LoadSettings())
         assert model.ready, model.states
         versions.append(model.served[1])
         return versions[0]
@@ -315,13 +325,19 @@ async def test_a_step_that_fails_leaves_its_state_as_it_was(load: Load) -> None:
         ),
         (0, True, "inference request to model 'm' must specify a non-zero or non-empty correlation ID"),
         ("", True, "inference request to model 'm' must specify a non-zero or non-empty correlation ID"),
-        ("x", True, "the ids of sequences of model 'm' are numbers, not strings"),
     ],
 )  # fmt: skip
 async def test_requests_that_are_of_no_sequence(load: Load, id: int | str, start: bool, message: str) -> None:
     """In Triton's words, where it has some."""
     version = await load(SEATS, f"oldest {{}} {CONTROLS}")
     assert await step(version, 1, id, start=start).failure() == Failure(Status.INVALID_ARGUMENT, message)
+
+
+async def test_text_is_the_number_0_to_a_model_that_takes_numbers(load: Load) -> None:
+    """If the dialect lets it in, as Triton does; the sequences are different ones all the same."""
+    version = await load(SEATS.replace(" == inputs", " != inputs"), f"direct {{}} {CONTROLS}")
+    assert [await step(version, 1, id, start=True).y() for id in ("a", "b")] == [100, 101]
+    assert [await step(version, 1, id, end=True).y() for id in ("a", "b")] == [10, 11]
 
 
 async def test_a_cancelled_step_ends_its_sequence(load: Load) -> None:
@@ -484,6 +500,24 @@ async def test_a_drain_runs_the_steps_that_wait(load: Load) -> None:
     assert await refused.outcome() == Refused(Reason.DRAINING)
 
 
+async def test_a_drain_lets_sequences_go_on_to_their_end(load: Load) -> None:
+    """By END or with their stream, though nothing of them waits at times: what they have built up would be lost."""
+    version = await load(ADDER, OLDEST)
+    own = Step(version, 1, 7, True, False, inf, lasts=True)
+    assert [await step(version, 1, start=True).y(), await own.y()] == [1, 1]
+    assert version.driver.unended_sequences == 1, "the other one ends with its stream"
+    idle = asyncio.Event()
+    version.driver.drain(idle.set)
+    assert await step(version, 2).y() == 3
+    assert await Step(version, 2, 7, False, False, inf, lasts=True).y() == 3
+    assert await step(version, 1, 2, start=True).outcome() == Refused(Reason.DRAINING)
+    assert await step(version, 3, end=True).y() == 6
+    assert version.driver.unended_sequences == 0
+    assert not idle.is_set()
+    version.driver.forget(7)
+    await asyncio.wait_for(idle.wait(), 60)
+
+
 async def test_a_drain_lets_rounds_go_on(load: Load) -> None:
     """To the end of the request; one that waits for its reader is waited for."""
     version = await load(COUNTDOWN, ITERATIVE, DECOUPLED)
@@ -534,6 +568,104 @@ async def test_rows_without_a_request_have_empty_strings(load: Load) -> None:
     assert await step(version, raw[b"ab"], 2, start=True).y() == 2
     assert await step(version, raw[b"cde"], 2, end=True).values() == (5, 2)
     assert await step(version, raw[b"ab"], 1, end=True).y() == 4
+
+
+# Y is different for every order of what was there before. The state is all of it, after a zero.
+HISTORY = """
+import numpy as np
+from penstock_server.backends.python import PythonModel
+
+class History(PythonModel):
+    def infer(self, inputs, batch):
+        all = np.concatenate([inputs["ALL"], inputs["X"]], axis=1)
+        y = (all * np.arange(all.shape[1])).sum(axis=1, keepdims=True, dtype=np.int32)
+        return {"Y": y, "NEW_ALL": all, "ROWS": np.full_like(y, len(y))}
+"""
+GROWING = 'state { input_name: "ALL" output_name: "NEW_ALL" data_type: TYPE_INT32 dims: -1 }'
+
+
+@pytest.mark.parametrize("strategy", ["direct {}", "oldest { max_candidate_sequences: 8 }"])
+@pytest.mark.parametrize("count", ["", "instance_group { count: 2 kind: KIND_CPU }"], ids=["one", "two"])
+async def test_a_state_may_grow_with_its_sequence(load: Load, strategy: str, count: str) -> None:
+    """Every sequence gets what it would get alone; those of one length share batches, and others wait for theirs."""
+    version = await load(HISTORY, f"{strategy} {GROWING}", f"max_batch_size: 4 {count}")
+    rng = random.Random(11)
+    waiting = {id: [rng.randrange(100) for _ in range(rng.randrange(1, 12))] for id in range(1, 40)}
+    asked: list[tuple[Step, int]] = []
+    seen: dict[int, list[int]] = {id: [0] for id in waiting}
+    while waiting:
+        id = rng.choice(list(waiting))
+        values, history = waiting[id], seen[id]
+        is_first = len(history) == 1
+        history.append(values.pop(0))
+        each = step(version, history[-1], id, start=is_first, end=not values)
+        asked.append((each, sum(place * value for place, value in enumerate(history))))
+        if not values:
+            del waiting[id]
+        if rng.random() < 0.3:
+            await asyncio.sleep(0)
+    outcomes = [(await each.values(), expected) for each, expected in asked]
+    assert [y for (y, _), _ in outcomes] == [expected for _, expected in outcomes]
+    assert max(rows for (_, rows), _ in outcomes) > 1
+    nothing = driver_of(version).states.nbytes
+    assert await step(version, 5, start=True).y() == 5, "a zero, and this"
+    assert driver_of(version).states.nbytes == nothing + 4
+    await step(version, 5, end=True).y()
+    assert driver_of(version).states.nbytes == nothing
+
+
+async def test_a_state_may_grow_with_the_rounds_of_a_request(load: Load) -> None:
+    """What a round leaves may share a batch with others of its length only."""
+    text = HISTORY.replace(
+        "        y =",
+        """
+        for row in range(len(all)):
+            if all.shape[1] <= all[row, -1]:
+                batch.reschedule(row)
+        y =""",
+    )
+    version = await load(text, f"iterative_sequence: true oldest {{}} {GROWING}")
+    asked = [step(version, rounds, id=0) for rounds in (2, 7, 4, 7)]
+    expected = [sum(place * rounds for place in range(1, max(rounds, 1) + 1)) for rounds in (2, 7, 4, 7)]
+    assert [await each.y() for each in asked] == expected
+    endless = step(version, 1 << 30, id=0)
+    for _ in range(3):
+        assert await step(version, 3, id=0).y() == 3 + 6 + 9
+    endless.cancel()
+    await no_sequences(version)
+
+
+async def test_a_step_whose_state_has_no_room_fails(load: Load) -> None:
+    """And leaves its state as it was; other sequences go on, and so does this one once there is room."""
+    version = await load(HISTORY, f"oldest {{}} {GROWING}")
+    states = driver_of(version).states
+    await step(version, 1, 1, start=True).y()
+    await step(version, 1, 2, start=True).y()
+    states._limit = states.nbytes
+    assert (await step(version, 2, 1).failure()).status is Status.RESOURCE_EXHAUSTED
+    assert (await step(version, 2, 2, end=True).failure()).status is Status.RESOURCE_EXHAUSTED
+    assert await step(version, 3, 1, end=True).y() == 7
+
+
+async def test_a_state_of_a_graph_may_grow(load: Load) -> None:
+    """From nothing at all, if its config says so."""
+    nodes = [
+        onnx_graphs.node("Concat", "ALL X", "NEW_ALL", axis=1),
+        onnx_graphs.node("ReduceSum", "NEW_ALL axes", "Y"),
+        onnx_graphs.node("Identity", "X", "ROWS"),
+    ]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    x, total, rows = (onnx_graphs.value(name, DATATYPES["INT32"], None, 1) for name in ("X", "Y", "ROWS"))
+    old, new = (onnx_graphs.value(name, DATATYPES["INT32"], None, None) for name in ("ALL", "NEW_ALL"))
+    graph = onnx_graphs.model(nodes, [x, old], [total, rows, new], [axes])
+    state = GROWING.replace("}", 'initial_state { data_type: TYPE_INT32 dims: 0 zero_data: true name: "none" } }')
+    version = await load(graph, f"direct {{}} {state}")
+    kept = driver_of(version).states
+    before = kept.nbytes
+    assert [await step(version, n, start=n == 1).y() for n in (1, 2, 3)] == [1, 3, 6]
+    assert kept.nbytes == before + 3 * 4
+    assert await step(version, 4, 2, start=True, end=True).y() == 4
+    assert await step(version, 4, end=True).y() == 10
 
 
 async def test_a_state_without_axes_may_be_a_number(load: Load) -> None:

@@ -10,12 +10,31 @@ from penstock_scheduler.sequences import Step
 from penstock_server.engine.controls import fill
 from penstock_server.engine.states import BadState, States
 from penstock_server.models.sequences import Control, ControlKind, StateSpec
+from penstock_server.tensors.codec import Array
 from penstock_server.tensors.spec import TensorSpec
 
 
 def states(seats: int = 4) -> States:
     initial = np.array([7.0, 8.0], np.float32)
     return States([StateSpec("T", TensorSpec("S", DATATYPES["FP32"], (2,)), initial)], seats)
+
+
+def growing(limit: int = 1 << 20) -> States:
+    """Of four seats: A, [-1, 2] FP32, and TEXT, [1] BYTES."""
+    a, text = np.zeros((1, 2), np.float32), np.array([b"ab"], object)
+    return States(
+        [
+            StateSpec("NEW_A", TensorSpec("A", DATATYPES["FP32"], (-1, 2)), a),
+            StateSpec("NEW_TEXT", TensorSpec("TEXT", DATATYPES["BYTES"], (1,)), text),
+        ],
+        4,
+        limit,
+    )
+
+
+def grown(count: int, length: int, text: bytes = b"ab") -> list[Array]:
+    """What a batch of `count` rows returns."""
+    return [np.ones((count, length, 2), np.float32), np.full((count, 1), text, object)]
 
 
 def rows(*numbers: int) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
@@ -71,6 +90,81 @@ def test_a_good_state_is_taken_as_it_is() -> None:
     array = np.zeros((1, 2), np.float32)
     (found,) = states().check({"T": array, "Y": None}, 1)
     assert found is array
+
+
+def test_states_of_any_length_are_kept_as_they_are() -> None:
+    """Each seat's in its own shape, which it shares a batch by; a seat that begins anew has the initial one."""
+    kept = growing()
+    kept.scatter(rows(2, 0), rows(0, 1), grown(2, 3, b"text"))
+    kept.scatter(rows(1), rows(0), grown(1, 0))
+    assert [kept.shapes(seat, start=False) for seat in range(4)] == [((3, 2),), ((0, 2),), ((3, 2),), ((1, 2),)]
+    assert kept.shapes(2, start=True) == ((1, 2),)
+    tensors = kept.gather(rows(0, 2), rows(0, 1), 2)
+    assert tensors["A"].tolist() == np.ones((2, 3, 2)).tolist()
+    assert tensors["TEXT"].tolist() == [[b"text"], [b"text"]]
+    assert kept.gather(rows(1), rows(0), 1)["A"].shape == (1, 0, 2)
+    kept.reset(rows(0))
+    kept.drop(2)
+    assert [kept.shapes(seat, start=False) for seat in (0, 2)] == [((1, 2),)] * 2
+    assert kept.gather(rows(0), rows(0), 1)["TEXT"].tolist() == [[b"ab"]]
+
+
+def test_rows_beside_states_of_any_length_have_zeros_of_their_shape() -> None:
+    """Or initial states, if these have it."""
+    kept = growing()
+    kept.scatter(rows(0), rows(0), grown(1, 2, b"text"))
+    tensors = kept.gather(rows(0), rows(1), 2)
+    assert tensors["A"].tolist() == [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]
+    assert tensors["TEXT"].tolist() == [[b"ab"], [b"text"]]
+
+
+def test_what_a_model_does_to_its_outputs_later_does_not_change_a_state() -> None:
+    """It is a copy, which keeps nothing else of the batch either."""
+    kept, arrays = growing(), grown(2, 2)
+    kept.scatter(rows(0), rows(1), arrays)
+    arrays[0][:] = 7
+    tensors = kept.gather(rows(0), rows(0), 1)
+    assert tensors["A"].tolist() == [[[1, 1], [1, 1]]]
+    tensors["A"][:] = 8
+    assert kept.gather(rows(0), rows(0), 1)["A"].tolist() == [[[1, 1], [1, 1]]]
+
+
+def test_states_are_counted_with_what_they_hold() -> None:
+    """Strings included; and never with less than initial ones, so that every seat can begin anew."""
+    kept = growing()
+    first = kept.nbytes
+    kept.scatter(rows(0), rows(0), grown(1, 1001, b"x" * 502))
+    assert kept.nbytes == first + 1000 * 2 * 4 + 500
+    kept.scatter(rows(0, 1), rows(0, 1), grown(2, 0, b""))
+    assert kept.nbytes == first
+    kept.scatter(rows(1), rows(0), grown(1, 1001))
+    kept.drop(1)
+    assert kept.nbytes == first
+
+
+def test_a_state_that_does_not_fit_is_not_kept() -> None:
+    """Its seat keeps what it had, all of it; others of the batch are kept."""
+    kept = growing()
+    kept = growing(limit=kept.nbytes + 1000)
+    assert kept.scatter(rows(3, 1, 2), rows(0, 1, 3), grown(4, 101, b"y")) == [1, 3]
+    assert [kept.shapes(seat, start=False) for seat in (3, 1, 2)] == [((101, 2),), ((1, 2),), ((1, 2),)]
+    assert kept.gather(rows(1), rows(0), 1)["TEXT"].tolist() == [[b"ab"]]
+    kept.drop(3)
+    assert kept.scatter(rows(1), rows(1), grown(4, 101, b"y")) == []
+
+
+@pytest.mark.parametrize(
+    ("a", "text", "reason"),
+    [
+        (np.zeros((1, 5, 3), np.float32), np.array([[b""]], object), r"'NEW_A' has shape \[1,5,3\], not \[1,-1,2\]"),
+        (np.zeros((1, 2), np.float32), np.array([[b""]], object), r"'NEW_A' has shape \[1,2\], not \[1,-1,2\]"),
+        (np.zeros((1, 5, 2), np.float32), np.array([[7]], object), "'NEW_TEXT': an element of a BYTES tensor is bytes"),
+    ],
+)
+def test_a_bad_state_of_any_length(a: Array, text: Array, reason: str) -> None:
+    """All but the open axis is as the config says, and strings are strings."""
+    with pytest.raises(BadState, match=reason):
+        growing().check({"NEW_A": a, "NEW_TEXT": text}, 1)
 
 
 STEPS: tuple[Step[Any] | None, ...] = (Step("", 5, start=True), None, Step("", (1 << 64) - 1, end=True))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from penstock_client import AsyncClient, StreamRequest
+from penstock_server import examples
 from penstock_server.app.run import ServerThread
 from penstock_server.app.settings import ServerSettings
 from penstock_server.backends.base import ModelBatch
@@ -75,6 +76,17 @@ def test_it_knows_its_sentences(program: ModuleType, alone: Any) -> None:
         for size in (4, 9, 30):
             assert "".join(written_alone(alone, sentence[:size], 100)) == sentence[size:] + program.END
             assert "".join(written_alone(alone, sentence[:size], 5)) == sentence[size : size + 5]
+
+
+def test_the_example_is_what_it_knows(program: ModuleType, alone: Any) -> None:
+    """A beginning for each text, to the end of its sentence."""
+    example = examples.writing_example()
+    for prompt, text in zip(example.prompts, example.texts, strict=True):
+        assert (prompt + text).removesuffix(program.END) in program.SENTENCES
+        assert "".join(written_alone(alone, prompt, example.length)) == text
+    assert example.differences(example.texts) == []
+    (difference,) = example.differences((*example.texts[:-1], "no"))
+    assert difference.startswith(f"'{example.prompts[-1]}': 'no', not ")
 
 
 class Watch:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from penstock_proto import byte_tensors
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_server.errors import LoadError
 from penstock_server.models.completion import complete_config
@@ -107,12 +108,48 @@ def test_states_are_bounded_before_they_are_allocated() -> None:
     assert "more than the 1073741824 that they may" in refusal(text + "oldest { max_candidate_sequences: 300 }")
 
 
+def test_states_of_strings_count_the_strings(tmp_path: Path) -> None:
+    """And not only what refers to them."""
+    (tmp_path / "initial_state").mkdir()
+    (tmp_path / "initial_state" / "long").write_bytes(byte_tensors.pack([b"x" * 1_000_000]))
+    given = 'initial_state { data_type: TYPE_STRING dims: 1 data_file: "long" name: "n" }'
+    text = f'state {{ input_name: "S" output_name: "T" data_type: TYPE_STRING dims: 1 {given} }}'
+    assert 1_000_000 < read(text, tmp_path).state_bytes < 1_001_000
+    assert "more than the 1073741824 that they may" in refusal(
+        text + "oldest { max_candidate_sequences: 1100 }", tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        ("", (1, 3)),
+        ('initial_state { data_type: TYPE_FP32 dims: [0, 3] zero_data: true name: "n" }', (0, 3)),
+        ('initial_state { data_type: TYPE_FP32 dims: [7, 3] zero_data: true name: "n" }', (7, 3)),
+    ],
+)
+def test_an_axis_of_any_length_is_at_first_as_long_as_the_initial_state(given: str, shape: tuple[int, ...]) -> None:
+    """Or 1, as with Triton."""
+    text = f'state {{ input_name: "S" output_name: "T" data_type: TYPE_FP32 dims: [-1, 3] {given} }}'
+    (spec,) = read(text).states
+    assert (spec.tensor.shape, spec.initial.shape) == ((-1, 3), shape)
+    assert not spec.initial.any()
+
+
+@pytest.mark.parametrize("dims", ["[-1, 3]", "[2, 2]", "[2]"])
+def test_an_initial_state_has_a_shape_that_the_state_may_have(dims: str) -> None:
+    """Every axis with a length, and where the state has one with the same."""
+    given = f'initial_state {{ data_type: TYPE_FP32 dims: {dims} zero_data: true name: "n" }}'
+    text = f'state {{ input_name: "S" output_name: "T" data_type: TYPE_FP32 dims: [-1, 3] {given} }}'
+    assert "it needs the state's data type and dims [-1,3], each with a length" in refusal(text)
+
+
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     """Whoever has five mistakes wants to hear of five."""
     text = refusal(
         'control_input { name: "X" control { kind: CONTROL_SEQUENCE_START int32_false_true: [0] } }'
         'control_input { name: "D" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_FP32 } }'
-        'state { input_name: "D" output_name: "T" data_type: TYPE_FP32 dims: -1 }'
+        'state { input_name: "D" output_name: "T" data_type: TYPE_FP32 dims: -2 }'
         'state { input_name: "E" output_name: "T" data_type: TYPE_INVALID dims: 1 }'
         + STATE % 'initial_state { data_type: TYPE_FP32 dims: 2 dims: 3 data_file: "none" name: "n" }'
         + "oldest { preferred_batch_size: 5 }",
@@ -124,7 +161,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "CORRID needs one of the data types",
         "'D' is declared twice",
         "output 'T' is declared twice",
-        "every axis of a state needs a length",
+        "an axis has a length, or -1 for any, got dims [-2]",
         "a state needs a data type",
         "state[2].initial_state",
         "5 is not between 1 and max_batch_size (4)",

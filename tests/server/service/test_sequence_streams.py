@@ -226,6 +226,32 @@ async def test_a_request_that_is_of_no_sequence_was_not_scheduled(house: House) 
     stream.on_end()
 
 
+async def test_a_sequence_that_lost_a_step_does_not_end_its_stream(house: House) -> None:
+    """The stream hears what became of its requests, and never what the server calls its sequence."""
+    sink = Sink()
+    stream = house.open(sink, ("triton_grpc_error", "true"))
+    for name in ("a", "b", "c"):
+        stream.on_message(request("oldest", 1, name=name))
+    message = pb.ModelInferRequest()
+    message.parameters["cancel"].string_param = "b"
+    stream.on_message(message.SerializeToString())
+    await sink.reached(3)
+    stream.on_message(request("oldest", 1, name="d"))
+    await sink.reached(4)
+    assert value(sink.responses[0]) == 1
+    assert [status_of(each) for each in sink.responses[1:]] == [
+        Status.CANCELLED,
+        Status.ABORTED,
+        Status.INVALID_ARGUMENT,
+    ]
+    assert sink.responses[3].error_message == (
+        "inference request for the sequence of its stream to model 'oldest' must specify the START flag on the first "
+        "request of the sequence"
+    )
+    assert sink.ends == []
+    stream.on_end()
+
+
 async def test_while_the_server_exits_no_sequence_begins(house: House) -> None:
     """Neither a stream's own nor one of a single request; those that run go on."""
     sink = Sink()

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from penstock_proto import open_inference_pb2 as pb
+from penstock_scheduler import Reason
 from penstock_server.backends.base import ModelBatch
-from penstock_server.engine.jobs import Job, StreamedJob
+from penstock_server.engine.jobs import Job, Outcome, Refused, StreamedJob
+from penstock_server.engine.sequences import ORPHANED
 from penstock_server.engine.versions import Models, ServedModel, VersionState
 from penstock_server.errors import Failure
 from penstock_server.service.budget import ByteBudget
@@ -251,6 +253,27 @@ async def test_requests_that_never_ran_do_not_end_the_stream_even_then() -> None
     house.stream.on_message(request("bad", model="nobody"))
     assert (house.sink.ids, house.sink.ends) == (["bad"], [])
     house.stream.on_cancel()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ends"),
+    [
+        (Failure(Status.ABORTED, "the model says so"), True),
+        (Refused(Reason.TIMEOUT), True),
+        (Refused(Reason.EXPIRED), False),
+        (Refused(Reason.HOPELESS), False),
+        (Refused(Reason.QUEUE_FULL), False),
+        (ORPHANED, False),
+    ],
+)
+async def test_what_triton_does_not_send_as_status_does_not_end_the_stream(outcome: Outcome, ends: bool) -> None:
+    """It knows a time in the queue, but neither deadlines nor sequences that lost a step; the stream goes on then."""
+    house = Decoupled(metadata=WANTS_STATUS)
+    house.ask("a")
+    house.jobs[0].settle(outcome)
+    assert (len(house.sink.ends), len(house.sink.errors)) == ((1, 0) if ends else (0, 1))
+    house.stream.on_cancel()
+    assert house.budget.taken == 0
 
 
 async def test_a_server_that_exits_says_so_for_each_request(house: House) -> None:

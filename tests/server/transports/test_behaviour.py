@@ -120,19 +120,21 @@ async def test_half_characters_do_not_hang_the_client(serve: Serve) -> None:
 
 
 async def test_trailers(serve: Serve) -> None:
-    """With a failure and with an answer."""
+    """With a failure and with an answer; text, or bytes under a key that says so."""
 
     def call(head: RequestHead, message: Buffer, reply: Reply) -> Cancel:
-        reply([message], (("took", "7"), ("took", "8")))
+        reply([message], (("took", "7"), ("took", "8"), ("raw-bin", b"\0\xff")))
         return nothing_to_cancel
 
-    failure = Failure(Status.RESOURCE_EXHAUSTED, "full", (("grpc-retry-pushback-ms", "250"),))
+    trailers = (("grpc-retry-pushback-ms", "250"), ("raw-bin", b"\xff\0"))
+    failure = Failure(Status.RESOURCE_EXHAUSTED, "full", trailers)
     served = await serve({CALL: Unary(call), ECHO: failing(failure)})
     answer = served.unary(CALL)(b"x")
     assert await answer == b"x"
-    assert [value for key, value in await answer.trailing_metadata() or () if key == "took"] == ["7", "8"]
+    came = [pair for pair in await answer.trailing_metadata() or () if pair[0] in ("took", "raw-bin")]
+    assert came == [("took", "7"), ("took", "8"), ("raw-bin", b"\0\xff")]
     error = await error_of(served.unary(ECHO)(b""))
-    assert dict(error.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "250"
+    assert dict(error.trailing_metadata() or ()).items() >= dict(trailers).items()
 
 
 async def test_what_a_method_is_told_of_its_call(serve: Serve) -> None:
@@ -408,15 +410,30 @@ async def silent_after_cancel(served: Served, conversation: Conversation) -> Non
 
 
 async def test_a_client_that_cancels_its_stream_is_heard(serve: Serve) -> None:
-    """Whatever the handler then still says goes nowhere."""
+    """It has not come to its end. Whatever the handler then still says goes nowhere."""
     conversations = Conversations()
     served = await serve({CALL: conversations.stream, ECHO: Unary(echo)})
-    call = served.stream(CALL)()
-    await call.write(b"1")
+    for number in range(10):
+        call = served.stream(CALL)()
+        await call.write(b"1")
+        await conversations.news.has("open", number + 1)
+        conversation = conversations.open[number]
+        await conversation.news.has("message")
+        call.cancel()
+        await silent_after_cancel(served, conversation)
+        assert conversation.news.events == ["message", "cancel"]
+
+
+async def test_a_client_that_cancels_its_stream_after_its_end_is_heard(serve: Serve) -> None:
+    """First of the end, then of the rest."""
+    conversations = Conversations()
+    served = await serve({CALL: conversations.stream, ECHO: Unary(echo)})
+    call = served.stream(CALL)(sends(b"1"))
     conversation = await conversations.first()
-    await conversation.news.has("message")
+    await conversation.news.has("end")
     call.cancel()
     await silent_after_cancel(served, conversation)
+    assert conversation.news.events == ["message", "end", "cancel"]
 
 
 async def test_a_stream_whose_deadline_passes(serve: Serve) -> None:
@@ -443,6 +460,7 @@ async def test_a_client_that_is_gone_ends_its_streams(serve: Serve) -> None:
     await conversation.news.has("message")
     await other.close()
     await silent_after_cancel(served, conversation)
+    assert conversation.news.events == ["message", "cancel"]
 
 
 async def test_a_stream_with_a_message_over_the_limit(serve: Serve) -> None:

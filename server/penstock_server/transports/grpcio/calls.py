@@ -24,6 +24,9 @@ _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 _RECEIVE_WINDOW = 16
 """Messages that a stream's handler may have that it has not given back."""
+_END_SECONDS = 0.005
+"""How long an end is doubted. To read after the peer has given up looks like its end, and some ten microseconds later
+grpc.aio cancels the call."""
 _SEND_WINDOW = 16
 """Messages that may wait to be written before the handler is asked to stop."""
 
@@ -231,7 +234,10 @@ class _StreamCall:
             if self._finished:
                 return
             if message is aio.EOF:
-                return self._tell(self._handler.on_end)
+                await asyncio.sleep(_END_SECONDS)  # this task is cancelled meanwhile if it was none
+                if not self._finished:
+                    self._tell(self._handler.on_end)
+                return
             assert isinstance(message, bytes)
             self._tell(self._handler.on_message, message)
 
