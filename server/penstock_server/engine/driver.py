@@ -245,7 +245,7 @@ class Driver:
         """Answer a batch's requests. `over` are those that are over with it: one in parts is with its last one."""
         batch = run.batch
         started, ended, rows = model_batch.started, model_batch.ended, model_batch.rows
-        times = JobTimes(run.assembly, started, ended, rows, batch.reason.name.lower())
+        times = JobTimes(run.assembly, started, ended, rows, batch.reason)
         for job in batch.tickets:
             job.times = times
         if not isinstance(result, Failure):
@@ -332,6 +332,8 @@ _plan_outputs = attrgetter("plan.outputs")
 
 def _wanted(jobs: Sequence[Job]) -> Sequence[int]:
     """The outputs that some request asks for, by index, ascending."""
+    if len(jobs) == 1:
+        return jobs[0].plan.outputs
     first, *others = set(map(_plan_outputs, jobs))
     return sorted(set[int](first).union(*others)) if others else first
 
