@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock_server.engine.jobs import Job, Outputs
 from penstock_server.models.spec import ModelSpec
-from penstock_server.tensors.codec import Array, dtype_of
+from penstock_server.tensors.codec import Array, Buffer, dtype_of
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
@@ -72,13 +72,15 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
 class BatchOutputs:
     """What a batch has returned, checked: the wanted outputs by index. Each request of it gets some of the rows."""
 
-    __slots__ = ("arrays", "batched", "memo")
+    __slots__ = ("arrays", "batched", "memo", "raws")
 
     def __init__(self, arrays: Mapping[int, Array], batched: bool) -> None:
         self.arrays = arrays
         self.batched = batched
         self.memo: dict[object, object] = {}
         """Whatever an answering request wants to have ready for others of its kind in the batch."""
+        self.raws: dict[int, Buffer] = {}
+        """The arrays as bytes, likewise; of those that anybody has asked for."""
 
     def of(self, job: Job, start: int, end: int) -> list[Array]:
         """The outputs of one request, as views."""
