@@ -190,12 +190,17 @@ class Scheduler(Generic[T]):
         If something has happened since the last poll: at once. It may be too early, by the deadline of one that has
         left, and is never too late. `may_start` is False on a device that is taken.
         """
-        if not self._is_settled:
+        if not self._is_settled and self.needs_poll:
             return self._now
         wakeup = min(self._deadlines.bound, self._policy.next_timeout())
         if may_start and self._running.free > 0 and self._queued:
             wakeup = min(wakeup, self._policy.wakeup())
         return None if wakeup == inf else wakeup
+
+    @property
+    def needs_poll(self) -> bool:
+        """Whether a poll may find something to do after a batch has ended. Where nobody waits it does not."""
+        return bool(self._queued or self._effects or self._ordering is not None or self._device is not None)
 
     def statistics(self) -> Statistics:
         """A snapshot."""

@@ -192,7 +192,7 @@ class Driver:
         self.scheduler.finish(batch, run.ended, self._cost(run, result))
         self._idle.append((run.runner, run.slot))
         if not at_once:
-            self._turns.soon()
+            self._go_on()
         if batch.shares is not None:
             for job in batch.tickets:
                 if job.is_settled:
@@ -204,7 +204,12 @@ class Driver:
             self._loop.call_soon(self._deliver_later, run, model_batch, result, over)
         else:
             self._deliver(run, model_batch, result, over)
-            self._turns.soon()  # after what the answers have asked of the loop: they are written before
+            self._go_on()  # after what the answers have asked of the loop: they are written before
+
+    def _go_on(self) -> None:
+        """Take a turn after a batch, if there is anything to do."""
+        if self.scheduler.needs_poll or self._incoming or self._on_idle is not None:
+            self._turns.soon()
 
     def _checked(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome) -> "Result":
         """What the model has returned, independent of the slot; a failure if it is not what it should be."""
