@@ -4,7 +4,8 @@ The rows of one moment share the time until the next moment. So it does not matt
 burst at the very start, after which no time has passed, says nothing yet.
 """
 
-_GAIN = 0.02
+_KEPT = 0.98
+"""Of the average, for each row that comes."""
 
 
 class Rate:
@@ -39,4 +40,4 @@ class Rate:
         gap = (now - self._last) / self._rows if self._rows else 0.0
         if not self._gap:
             return gap
-        return self._gap + (1 - (1 - _GAIN) ** self._rows) * (gap - self._gap)
+        return self._gap + (1 - _KEPT**self._rows) * (gap - self._gap)

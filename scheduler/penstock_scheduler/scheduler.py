@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from penstock_scheduler.device import Device
 
 
+_DONE = State.DONE
+
+
 class Scheduler(Generic[T]):
     """See the module's text for the contract."""
 
@@ -161,9 +164,8 @@ class Scheduler(Generic[T]):
         if batch.shares is not None:
             self._finish_parts(batch)
         else:
-            done = State.DONE
             for ticket in batch.tickets:
-                ticket.state = done
+                ticket.state = _DONE
         if self._device is not None:
             self._device.finished(batch, now)
 

@@ -65,12 +65,29 @@ class Statistics:
     """Rows times missing length, for requests in length buckets."""
 
 
+class _Waits:
+    """Queue times of one class."""
+
+    __slots__ = ("_counts", "_total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(QUEUE_SECONDS) + 1)
+        self._total = 0.0
+
+    def add(self, seconds: float, count: int) -> None:
+        """So many have waited for so long."""
+        self._counts[bisect_left(QUEUE_SECONDS, seconds)] += count
+        self._total += seconds * count
+
+    def histogram(self) -> Histogram:
+        return Histogram(QUEUE_SECONDS, tuple(self._counts), self._total)
+
+
 class Counters(Generic[T]):
     """Everything that is counted and does not follow from the state."""
 
     __slots__ = (
-        "_queue_counts",
-        "_queue_seconds",
+        "_waits",
         "admitted",
         "batch_rows",
         "cancelled",
@@ -82,8 +99,7 @@ class Counters(Generic[T]):
     )
 
     def __init__(self) -> None:
-        self._queue_counts = [[0] * (len(QUEUE_SECONDS) + 1) for _ in TrafficClass]
-        self._queue_seconds = [0.0] * len(TrafficClass)
+        self._waits = [_Waits() for _ in TrafficClass]
         self.admitted = 0
         self.refused: Counter[Reason] = Counter()
         self.dropped: list[Counter[Reason]] = [Counter() for _ in TrafficClass]
@@ -114,18 +130,14 @@ class Counters(Generic[T]):
             if ticket.enqueued == enqueued and ticket.traffic is traffic:
                 count += 1
             else:
-                self._count_waits(traffic, now - enqueued, count)
+                self._waits[traffic].add(now - enqueued, count)
                 enqueued, traffic, count = ticket.enqueued, ticket.traffic, 1
-        self._count_waits(traffic, now - enqueued, count)
-
-    def _count_waits(self, traffic: TrafficClass, seconds: float, count: int) -> None:
-        self._queue_counts[traffic][bisect_left(QUEUE_SECONDS, seconds)] += count
-        self._queue_seconds[traffic] += seconds * count
+        self._waits[traffic].add(now - enqueued, count)
 
     def by_class(self) -> dict[TrafficClass, ClassStatistics]:
         return {
             traffic: ClassStatistics(
-                Histogram(QUEUE_SECONDS, tuple(self._queue_counts[traffic]), self._queue_seconds[traffic]),
+                self._waits[traffic].histogram(),
                 dict(self.dropped[traffic]),
                 self.cancelled[traffic],
             )
