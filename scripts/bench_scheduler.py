@@ -92,21 +92,21 @@ def microseconds(settings: Settings, make: MakeTicket, depth: int, requests: int
         scheduler.cost.seed(rows, 0.001 + 0.0001 * rows)
     scheduler.submit_many([make(now) for _ in range(depth)], now)
     spent, done = 0.0, 0
-    batches = [effect.batch for effect in scheduler.poll(now) if isinstance(effect, Start)]
+    (effect,) = scheduler.poll(now)
     gc.collect()
     while done < requests:
         pool, used = [make(now) for _ in range(POOL)], 0
         began = time.process_time()
-        while (count := sum([len(batch.tickets) for batch in batches])) <= POOL - used:
+        # One instance: whenever a batch is over the next one starts, and nothing else happens (or unpacking fails).
+        while isinstance(effect, Start) and (count := len(effect.batch.tickets)) <= POOL - used:
             now += 0.001
             scheduler.submit_many(pool[used : used + count], now)
             used += count
-            for batch in batches:
-                scheduler.finish(batch, now, batch.expected)
-            batches = [effect.batch for effect in scheduler.poll(now) if isinstance(effect, Start)]
-            if not batches:
-                raise SystemExit("nothing starts: the benchmark measures nothing")
+            scheduler.finish(effect.batch, now, effect.batch.expected)
+            (effect,) = scheduler.poll(now)
         spent += time.process_time() - began
+        if not used:
+            raise SystemExit("nothing starts: the benchmark measures nothing")
         done += used
     return spent / done * 1e6
 

@@ -45,6 +45,8 @@ class Admission(Generic[T]):
         self._cost = cost
         self._deadlines = deadlines
         self._bounds = bounds
+        self._slo = settings.slo
+        self._max_batch_rows = settings.max_batch_rows
         self._shared_bounds = bounds[1:]
         self._add = policy.door()
         self._counters = counters
@@ -68,14 +70,14 @@ class Admission(Generic[T]):
             room_bytes = min(room_bytes, shared.max_bytes - shared.nbytes)
         had_rows, had_bytes = room_rows, room_bytes
         # Everything that the loop uses is local: it is run for each request.
-        add, cost, max_batch = self._add, self._cost, self._settings.max_batch_rows
+        add, cost, max_batch = self._add, self._cost, self._max_batch_rows
         soonest = self._policy.soonest(now)  # minus infinity: nothing is hopeless
         # Whoever has longer than this is in time, if it fits into a batch.
         enough = soonest + cost.table[-1]
         if enough < now:
             enough = now
         timeout_counts = self._timeout_is_deadline
-        max_rows, slo, tenants = self._max_rows, self._settings.slo, self._tenants
+        max_rows, slo, tenants = self._max_rows, self._slo, self._tenants
         far_due = now + self._patience
         bulk, sequence = 0, self._sequence
         timed: list[T] = []

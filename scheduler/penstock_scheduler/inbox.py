@@ -88,18 +88,18 @@ class Inbox(Place, Generic[T]):
     def _turns(self) -> list[tuple[int, float, float, int, T, Account]]:
         """All by level, then the tag that a tenant has by then, then as they are due. Everybody has joined."""
         tickets, accounts = self.tickets, self._accounts
+        if not accounts:
+            self.join()
+        for account in accounts.values():
+            account.turn = account.tag
         tickets.sort(key=self._tier.order_within_class)  # a tenant's own order, in which its tag grows
-        tags: dict[str, float] = {}
         turns: list[tuple[int, float, float, int, T, Account]] = []
         for ticket in tickets:
-            tenant = ticket.tenant
-            account = accounts.get(tenant)
-            if account is None:
-                account = accounts[tenant] = self._shares.join(tenant)
-            tag = tags.get(tenant, account.tag)
-            tags[tenant] = tag + ticket.remaining / account.weight
+            account = accounts[ticket.tenant]
+            tag = account.turn
+            account.turn = tag + ticket.remaining / account.weight
             turns.append((ticket.rank, tag, ticket.due, ticket.sequence, ticket, account))
-        if len(tags) > 1:
+        if len(accounts) > 1:
             turns.sort()
         return turns
 

@@ -320,7 +320,11 @@ class Lanes(Generic[T]):
 
     def filled(self) -> list[Lane[T]]:
         """The lanes with something queued."""
-        return [lane for lane in self._lanes.values() if lane.rows]
+        filled: list[Lane[T]] = []
+        for lane in self._lanes.values():
+            if lane.rows:
+                filled.append(lane)  # noqa: PERF401 - mostly it is one
+        return filled
 
     def new_queue(self) -> Fifo[T] | Agenda[T]:
         """What a flow keeps its tickets in."""

@@ -67,7 +67,7 @@ class Scheduler(Generic[T]):
         self._policy: Policy[T] = self._make_policy(settings)
         own_bounds = Bounds(settings.max_queued_rows, settings.max_queued_bytes)
         self._bounds = (own_bounds,) if shared_bounds is None else (own_bounds, shared_bounds)
-        self._counters: Counters[T] = Counters()
+        self._counters: Counters[T] = Counters(self._sizes)
         self._admission = Admission(settings, self._policy, self.cost, self._deadlines, self._bounds, self._counters)
         self._ordering: Ordering[T] | None = Ordering() if settings.preserve_ordering else None
         self._queued = 0
@@ -212,9 +212,9 @@ class Scheduler(Generic[T]):
             admitted=counters.admitted,
             refused=dict(counters.refused),
             classes=counters.by_class(),
-            batch_rows=dict(counters.batch_rows),
-            fired=dict(counters.fired),
-            padding_rows=counters.padding_rows,
+            batch_rows=counters.batch_rows(),
+            fired=counters.fired(),
+            padding_rows=counters.padding_rows(),
             padding_elements=counters.padding_elements,
         )
 

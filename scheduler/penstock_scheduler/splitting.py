@@ -9,11 +9,11 @@ zeros, with which nobody ever is). A request that would be late even alone is dr
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 from operator import attrgetter
 from typing import Generic
 
 from penstock_scheduler.flows import Flow
-from penstock_scheduler.inbox import Inbox
 from penstock_scheduler.lanes import Lane, Tier
 from penstock_scheduler.values import Batch, FireReason, Reason, Share, T
 
@@ -53,7 +53,7 @@ class Filling(Generic[T]):
         self._earliest = earliest
         self._drop = drop
         self._is_safe = start + table[-1] <= earliest  # nobody is late, however full it will be
-        self._tight = float("inf")  # the earliest deadline in the batch, if that matters
+        self._tight = inf  # the earliest deadline in the batch, if that matters
         self._tickets: list[T] = []
         self._shares: list[Share | None] | None = None
         self._stopped = False
@@ -81,9 +81,13 @@ class Filling(Generic[T]):
     def _take_some(self, tier: Tier[T], now: float, *, is_alone: bool) -> None:
         """Take what fits of a class; a single flow, if it is all there is in the lane, as a run."""
         if self._is_safe and (inbox := tier.few(now)) is not None:
-            self._take_few(tier, inbox)
+            tickets, rows = inbox.take(self._room)
+            self._add(tickets)
+            self._room -= rows
+            tier.count_out(rows)
+            self._stopped = True
             if not self._room or not inbox.tickets or inbox.tickets[0].rows <= self._max_rows:
-                return
+                return  # else the first of those that stay has to be split
         room = self._room
         ranked = tier.ranked(now)
         if is_alone and len(ranked) == 1 and ranked[0][4].band.is_one_flow():
@@ -91,16 +95,6 @@ class Filling(Generic[T]):
         else:
             tier.serve(ranked, self._take_one, now)
         tier.count_out(room - self._room)
-
-    def _take_few(self, tier: Tier[T], inbox: Inbox[T]) -> None:
-        """Take what fits of a class with few tickets; none of them needs to be split, and none is late."""
-        tickets, rows = inbox.take(self._room)
-        self._tickets += tickets
-        if self._shares is not None:
-            self._shares += [None] * len(tickets)
-        self._room -= rows
-        tier.count_out(rows)
-        self._stopped = True
 
     def _in_time(self, rows: int) -> bool:
         """Whether nobody is late if so many rows that fit are added, whoever's they are."""
@@ -158,13 +152,17 @@ class Filling(Generic[T]):
         if not self._is_safe:
             self._tight = min(self._tight, min(map(_DEADLINE, tickets)))
         had = len(self._tickets)
-        self._tickets += tickets
-        if self._shares is not None:
-            self._shares += [None] * len(tickets)
+        self._add(tickets)
         if had_flows:  # else no rest of an oversize request is among them: those are at the heads of flows
             for index, ticket in enumerate(tickets, had):
                 if ticket.rows > self._max_rows:
                     self._all_shares()[index] = Share(ticket.rows - ticket.remaining, ticket.remaining)
+
+    def _add(self, tickets: Sequence[T]) -> None:
+        """Tickets as a whole; their rows are the caller's."""
+        self._tickets += tickets
+        if self._shares is not None:
+            self._shares += [None] * len(tickets)
 
     def _take_one(self, flow: Flow[T]) -> bool:
         """The same as take(flow, 1), faster for what is whole, fits, and is in time. False if that filled it."""

@@ -17,11 +17,13 @@ _SPARE = 64
 class Account:
     """One tenant in one class of traffic."""
 
-    __slots__ = ("flows", "tag", "weight")
+    __slots__ = ("flows", "tag", "turn", "weight")
 
     def __init__(self, weight: float, tag: float) -> None:
         self.weight = weight
         self.tag = tag
+        self.turn = tag
+        """The tag that it will have by then, for whoever looks ahead."""
         self.flows = 0
         """Lanes and levels in which it has something queued."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock_scheduler import State, Ticket
 from penstock_scheduler.agenda import Agenda
-from penstock_scheduler.cost import CostModel, percentile
+from penstock_scheduler.cost import CostModel, _Window, percentile
 from penstock_scheduler.padding import bucket_of, row_sizes
 from penstock_scheduler.rate import Rate
 from penstock_scheduler.tenants import Shares
@@ -90,6 +90,20 @@ def test_the_percentile_is_one_of_the_values() -> None:
     assert percentile(list(range(1, 22)), 95) == 20
     assert percentile(list(range(1, 65)), 95) == 61
     assert percentile(list(range(1, 65)), 100) == 64
+
+
+@pytest.mark.parametrize("percent", [95, 100])
+@pytest.mark.parametrize("most", [3, 1000])
+def test_a_window_knows_the_percentile_of_its_last_values(percent: int, most: int) -> None:
+    """Whatever comes and is forgotten, it is that of the last 64; that it has moved is said once it is by 2 %."""
+    window, random, said = _Window(percent), Random(percent), 0.0
+    values: list[float] = []
+    for _ in range(1000):
+        values.append(float(random.randint(1, most)))
+        has_moved = window.add(values[-1])
+        assert window.percentile == percentile(sorted(values[-64:]), percent)
+        assert has_moved == (abs(window.percentile - said) > 0.02 * said)
+        said = window.percentile if has_moved else said
 
 
 def test_costs_lie_on_lines_between_what_was_measured() -> None:
