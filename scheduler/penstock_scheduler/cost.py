@@ -45,12 +45,16 @@ class _Window:
         """The percentile that the table was made with."""
 
     def add(self, seconds: float) -> bool:
-        """Take it in. Whether the percentile has moved: then it is the level."""
+        """Take it in. Whether the percentile has moved away from the level, which it then is.
+
+        One value in place of another on the same side of the percentile leaves it where it is; only else are they
+        sorted, which is once in ten times.
+        """
         recent, before = self._recent, self.percentile
         if len(recent) == _WINDOW:
             oldest = recent.popleft()
             if oldest == seconds or oldest < before >= seconds or oldest > before <= seconds:
-                recent.append(seconds)  # one for another on the same side: the percentile stays
+                recent.append(seconds)
                 return False
         recent.append(seconds)
         self.percentile = now = percentile(sorted(recent), self._percent)

@@ -81,7 +81,7 @@ class Inbox(Place, Generic[T]):
                 taken.append(ticket)
         for tenant, account in self._accounts.items():
             if tenant not in waiting:
-                shares.leaves(account)
+                shares.leaves(account)  # the same as `let_go`, which would look for who waits once more
         self.tickets, self._accounts = staying, waiting
         return taken, taken_rows
 
