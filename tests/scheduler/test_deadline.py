@@ -29,8 +29,8 @@ def test_what_cannot_be_done_in_time_is_refused() -> None:
 def test_an_oversize_request_takes_as_long_as_its_batches() -> None:
     """One after the other: a deadline that is enough for one batch may be too early for all."""
     story = deadline()
-    assert story.refused(rows=8, deadline=4.0) is None
-    assert story.refused(rows=8, deadline=3.9) is Reason.HOPELESS
+    assert story.refused(rows=16, deadline=6.0) is None
+    assert story.refused(rows=16, deadline=5.9) is Reason.HOPELESS
 
 
 def test_the_batch_that_runs_is_waited_for() -> None:
