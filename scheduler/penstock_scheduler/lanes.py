@@ -188,10 +188,9 @@ class Tier(Generic[T]):
     def serve(self, ranked: list[Ranked[T]], take: Callable[[Flow[T]], bool], now: float) -> None:
         """Offer the flows to `take` in order of service, one turn after the other, until it says False."""
         if len(ranked) == 1 or (now - self.since) * self._lanes.per_ageing < 1:
-            for *_, flow in sorted(ranked):  # no level has risen: one after the other
-                band = flow.band
-                while (following := band.first()) is not None:
-                    if not take(following):
+            for *_, head in ranked:  # they are by level, and nobody has risen to another: one level after the other
+                while (flow := head.band.first()) is not None:
+                    if not take(flow):
                         return
             return
         heapify(ranked)

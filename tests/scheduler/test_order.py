@@ -227,13 +227,16 @@ def test_a_request_that_does_not_fit_closes_its_class_but_not_the_batch(policy: 
 
 @BOTH
 @pytest.mark.parametrize("others", [0, 40])
-def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(policy: PolicyName, others: int) -> None:
-    """A lower level is no way past it either, among few or many."""
-    story = Story(Settings(policy=policy, max_batch_rows=4, levels=2))
+@pytest.mark.parametrize("waited", [0.0, 1.5])
+def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(
+    policy: PolicyName, others: int, waited: float
+) -> None:
+    """A lower level is no way past it either, among few or many, and whether they have risen by waiting or not."""
+    story = Story(Settings(policy=policy, max_batch_rows=4, levels=2, ageing=1.0))
     story.submit("i1", rows=3, level=1)
     story.submit("i2", rows=2, level=1)
     story.submit("i3", *["other"] * others, rows=1, level=2)
-    assert story.all_batches()[:2] == ["i1", "i2 i3 other" if others else "i2 i3"]
+    assert story.all_batches(at=waited)[:2] == ["i1", "i2 i3 other" if others else "i2 i3"]
 
 
 @BOTH
