@@ -58,6 +58,12 @@ class Inbox(Place, Generic[T]):
         self._bury()
         return min([ticket.enqueued for ticket in self.tickets])
 
+    def first(self) -> T:
+        """Who goes first. There must be one."""
+        if self._dead:
+            self._bury()
+        return self._turns()[0][4]
+
     def take(self, room: int) -> tuple[list[T], int]:
         """Take out what fits into so many rows, in the order of service, and charge the tenants. With its rows."""
         if self._dead:

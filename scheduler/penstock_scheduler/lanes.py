@@ -144,6 +144,14 @@ class Tier(Generic[T]):
         ranked = self.ranked(now)
         return min(ranked)[4] if ranked else None
 
+    def head(self, now: float) -> T | None:
+        """The ticket that goes first: to know it, few need no flows."""
+        inbox = self.few(now)
+        if inbox is not None:
+            return inbox.first()
+        flow = self.first(now)
+        return None if flow is None else flow.head
+
     def starved(self, oldest: float) -> Flow[T] | None:
         """The flow whose head came first, if that was not after `oldest`."""
         if self.inbox.tickets:
@@ -237,6 +245,13 @@ class Lane(Generic[T]):
         for tier in self.tiers:
             if tier.rows:
                 return tier.first(now)
+        return None
+
+    def head(self, now: float) -> T | None:
+        """The ticket that goes first, of the class above all."""
+        for tier in self.tiers:
+            if tier.rows:
+                return tier.head(now)
         return None
 
     def order(self, now: float) -> tuple[int, int, float, float, int]:

@@ -41,6 +41,15 @@ def test_the_batch_that_runs_is_waited_for() -> None:
     assert story.refused(deadline=3.25) is None
 
 
+def test_the_first_instance_to_be_free_counts() -> None:
+    """Of several that are taken, whichever started last."""
+    story = deadline(instances=2)
+    story.busy(rows=1)  # ends at 1.25
+    story.busy(rows=4)  # ends at 2
+    assert story.refused(deadline=2.4) is Reason.HOPELESS
+    assert story.refused(deadline=2.5) is None
+
+
 def test_an_instance_that_should_be_free_is_taken_for_free() -> None:
     """One that runs longer than it should tells nothing of when it ends."""
     story = deadline()

@@ -130,11 +130,10 @@ class Deadline(LanePolicy[T]):
 
     def _deferred(self, lane: Lane[T], need: int, now: float) -> FireReason | None:
         """Why a batch of fewer rows than are needed starts now; None: it waits, and `wakeup` says until when."""
-        flow = lane.first(now)
-        assert flow is not None, "a lane with rows has a first flow"
-        assert flow.head is not None, "and that has a head"
+        head = lane.head(now)
+        assert head is not None, "a lane with rows has a first request"
         latest = self._deadlines.earliest() - self._cost.margin - self._cost.table[lane.rows + 1] - self.blocking
-        company = flow.head.enqueued + min(_FILLING * (need - 1) * self.rate.gap(), self._max_delay)
+        company = head.enqueued + min(_FILLING * (need - 1) * self.rate.gap(), self._max_delay)
         if now >= latest:
             return FireReason.DEADLINE
         if now >= company:
