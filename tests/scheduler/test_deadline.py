@@ -166,6 +166,17 @@ def test_the_operators_delay_is_a_cap() -> None:
     assert story.scheduler.next_wakeup() == 1000.0625
 
 
+@pytest.mark.parametrize("others", [0, 40])
+def test_whoever_goes_first_has_waited_for_company(others: int) -> None:
+    """The delay is that of the first in the order of service, among few and among many, not of whoever came first."""
+    story = deadline(instances=4, max_batch_rows=64, max_queue_delay=0.125, levels=2, ageing=inf)
+    busy_at(story, 64.0, until=1000.0)
+    story.submit("low", *["other"] * others, level=2, at=1000.0, deadline=1100.0)
+    story.submit("high", level=1, at=1000.0625, deadline=1100.0)
+    assert story.poll(at=1000.0625) == []
+    assert story.scheduler.next_wakeup() == 1000.1875
+
+
 def test_draining_waits_for_nobody() -> None:
     """What is there goes."""
     story = deadline(instances=4, max_batch_rows=64)
