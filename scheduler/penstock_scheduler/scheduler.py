@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from penstock_scheduler.device import Device
 
 
+_DONE = State.DONE
+
+
 class Scheduler(Generic[T]):
     """See the module's text for the contract."""
 
@@ -64,7 +67,7 @@ class Scheduler(Generic[T]):
         self._policy: Policy[T] = self._make_policy(settings)
         own_bounds = Bounds(settings.max_queued_rows, settings.max_queued_bytes)
         self._bounds = (own_bounds,) if shared_bounds is None else (own_bounds, shared_bounds)
-        self._counters: Counters[T] = Counters()
+        self._counters: Counters[T] = Counters(self._sizes)
         self._admission = Admission(settings, self._policy, self.cost, self._deadlines, self._bounds, self._counters)
         self._ordering: Ordering[T] | None = Ordering() if settings.preserve_ordering else None
         self._queued = 0
@@ -161,9 +164,8 @@ class Scheduler(Generic[T]):
         if batch.shares is not None:
             self._finish_parts(batch)
         else:
-            done = State.DONE
             for ticket in batch.tickets:
-                ticket.state = done
+                ticket.state = _DONE
         if self._device is not None:
             self._device.finished(batch, now)
 
@@ -215,9 +217,9 @@ class Scheduler(Generic[T]):
             admitted=counters.admitted,
             refused=dict(counters.refused),
             classes=counters.by_class(),
-            batch_rows=dict(counters.batch_rows),
-            fired=dict(counters.fired),
-            padding_rows=counters.padding_rows,
+            batch_rows=counters.batch_rows(),
+            fired=counters.fired(),
+            padding_rows=counters.padding_rows(),
             padding_elements=counters.padding_elements,
         )
 
