@@ -1,8 +1,9 @@
 """The tickets of one class in one lane that are in no flow: a plain list.
 
-Tickets that all leave in the next batch need no order among tenants, and few need no flows: they are sorted, and each
-is told at which tag of its tenant its turn comes. That is the same order of service as that of the flows (flows.py),
-for less, as long as nobody has waited so long that its level has risen.
+Tickets that all leave in the next batch need no order among tenants, and neither do those of one tenant. Few of several
+tenants need no flows: they are sorted, and each is told at which tag of its tenant its turn comes. That is the same
+order of service as that of the flows (flows.py), for less, as long as nobody has waited so long that its level has
+risen.
 """
 
 from typing import TYPE_CHECKING, Generic
@@ -58,6 +59,12 @@ class Inbox(Place, Generic[T]):
         self._bury()
         return min([ticket.enqueued for ticket in self.tickets])
 
+    def is_one_tenants(self) -> bool:
+        """Whether all are of one tenant. Everybody has joined then."""
+        if len(self._accounts) < 2:
+            self.join()
+        return len(self._accounts) == 1
+
     def first(self) -> T:
         """Who goes first. There must be one."""
         if self._dead:
@@ -68,6 +75,8 @@ class Inbox(Place, Generic[T]):
         """Take out what fits into so many rows, in the order of service, and charge the tenants. With its rows."""
         if self._dead:
             self._bury()
+        if len(self._accounts) == 1:
+            return self._take_run(room)
         shares, taken_rows = self._shares, 0
         taken: list[T] = []
         staying: list[T] = []
@@ -90,6 +99,23 @@ class Inbox(Place, Generic[T]):
                 shares.leaves(account)  # the same as `let_go`, which would look for who waits once more
         self.tickets, self._accounts = staying, waiting
         return taken, taken_rows
+
+    def _take_run(self, room: int) -> tuple[list[T], int]:
+        """The same where all are of one tenant. Some stay: what fits as a whole is not chosen from."""
+        tickets = self.tickets
+        tickets.sort(key=self._tier.order_within_class)
+        count, left, rows = 0, room, 0
+        for ticket in tickets:
+            if ticket.remaining > left:
+                break
+            rows = ticket.remaining
+            left -= rows
+            count += 1
+        taken, self.tickets = tickets[:count], tickets[count:]
+        (account,) = self._accounts.values()
+        if count:
+            self._shares.serve(account, room - left, rows)
+        return taken, room - left
 
     def _turns(self) -> list[tuple[int, float, float, int, T, Account]]:
         """All by level, then the tag that a tenant has by then, then as they are due. Everybody has joined."""

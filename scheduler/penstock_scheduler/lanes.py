@@ -128,9 +128,9 @@ class Tier(Generic[T]):
             insort_right(self._active, band, key=_LEVEL)
 
     def few(self, now: float) -> Inbox[T] | None:
-        """The inbox, if what goes first can be chosen there: its tickets are few, and no level has risen."""
+        """The inbox, if what goes first can be chosen there: of few tickets, or one tenant's, if no level has risen."""
         inbox = self.inbox
-        if self.is_sorted or len(inbox.tickets) > _FEW:
+        if self.is_sorted or (len(inbox.tickets) > _FEW and not inbox.is_one_tenants()):
             return None
         per_ageing = self._lanes.per_ageing
         if (now - self.since) * per_ageing >= 1:

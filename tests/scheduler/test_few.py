@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from penstock_scheduler import Batch, Drop, PolicyName, Scheduler, Settings, Start, lanes
+from penstock_scheduler.inbox import Inbox
 from tests.scheduler.histories import Numbered, any_settings, eighths, requests
 
 pytestmark = pytest.mark.slow
@@ -33,12 +34,16 @@ steps = st.lists(
 
 @contextmanager
 def few(count: int) -> Iterator[None]:
-    """Up to so many tickets of a class are few."""
+    """Up to so many tickets of a class are few; 0: those of one tenant have flows as well."""
     usual, lanes._FEW = lanes._FEW, count
+    one_tenants = Inbox.is_one_tenants
+    if not count:
+        Inbox.is_one_tenants = lambda self: False  # type: ignore[method-assign]
     try:
         yield
     finally:
         lanes._FEW = usual
+        Inbox.is_one_tenants = one_tenants  # type: ignore[method-assign]
 
 
 class World:

@@ -51,6 +51,29 @@ def test_tenants_share_by_weight_however_much_they_send(policy: PolicyName) -> N
     assert started.count("s") == 10
 
 
+@pytest.mark.parametrize("count", [10, 40])
+def test_one_tenants_requests_go_as_they_are_due(count: int) -> None:
+    """Few or many, whatever the order in which they came, and by level first."""
+    story = Story(Settings(policy=DEADLINE, max_batch_rows=3, levels=2))
+    for number in range(count):
+        due = number * 7 % count
+        story.submit(f"{due:02}", deadline=0.1 + due / 100, level=1 if number % 5 else 2)
+    numbers = [f"{number * 7 % count:02}" for number in range(count)]
+    urgent = sorted(number for place, number in enumerate(numbers) if place % 5)
+    assert " ".join(story.all_batches()).split() == urgent + sorted(set(numbers) - set(urgent))
+
+
+@BOTH
+@pytest.mark.parametrize("count", [10, 40])
+def test_what_a_tenant_has_had_alone_counts_when_another_comes(policy: PolicyName, count: int) -> None:
+    """Up to the row that was served last: from there on they take turns."""
+    story = Story(Settings(policy=policy, max_batch_rows=6))
+    story.submit(*["a"] * count, tenant="a")
+    assert story.poll() == ["a a a a a a"]
+    story.submit(*["b"] * 3, tenant="b")
+    assert story.finish() == ["b a b a b a"]
+
+
 @BOTH
 @pytest.mark.parametrize("others", [0, 40])
 def test_tenants_take_turns_within_a_batch(policy: PolicyName, others: int) -> None:
@@ -281,6 +304,7 @@ def test_many_tenants_of_one_key_are_not_remembered_for_ever(policy: PolicyName)
     story = Story(Settings(policy=policy, max_batch_rows=1))
     for number in range(2000):
         story.submit(*["r"] * 20, tenant=f"t{number}")
+        story.submit("s", tenant="another")
         story.all_batches()
     (lane,) = story.scheduler._policy._lanes._lanes.values()  # type: ignore[attr-defined]
     (band,) = lane.tiers[0]._bands.values()
