@@ -146,6 +146,26 @@ class StreamRequest:
         """The request has ended, and all its messages were given."""
         return self._ended and not self._reader.waiting and not self._reader.half
 
+    @property
+    def waits(self) -> bool:
+        """Something may be left that `next` would answer with once the reader has room again."""
+        return self._ended or self._reader.waiting > 0
+
+    def whole(self, data: Buffer) -> bytes | None:
+        """The message of a piece that is nothing but one, if it is the next and there is room: all that is to be done
+        with the piece. None: `feed` it. Who sends a message when the last was answered sends no others.
+        """
+        if type(data) is not bytes or self._room <= 0 or self._given_bytes >= self._window or not self._reader.is_empty:
+            return None
+        message = whole_message(data, self._limit)
+        if message is not None:
+            size = len(data)
+            self._given.append((size, 0))
+            self._given_bytes += size
+            self._room -= 1
+            self.messages += 1
+        return message
+
     def feed(self, data: Buffer) -> None:
         """Take more of the body. Call `next` until it answers None, then `settle`."""
         self._reader.feed(data)

@@ -73,6 +73,11 @@ class MessageReader:
         """The size of the message that is half there; 0 if there is none, or its prefix is not whole."""
         return 0 if self._buffer is None else len(self._buffer)
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was fed that has not been taken, and nothing taken that is not a whole message."""
+        return self._at == len(self._chunk) and self._buffer is None and not self._prefix
+
     def feed(self, chunk: Buffer) -> None:
         """Add a chunk."""
         if self.waiting:

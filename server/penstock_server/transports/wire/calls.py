@@ -342,8 +342,9 @@ class StreamCall:
         if back:
             self.link.http2.consumed(self.stream, back)
             self.link.touch()
-        self._hold()
-        if not self._delivering:
+        if self._request.held_beyond != self._held:
+            self._hold()
+        if self._request.waits and not self._delivering:
             self.link.later(self._deliver)
 
     def finish(self, failure: Failure | None = None) -> None:
@@ -371,6 +372,11 @@ class StreamCall:
             self.link.http2.consumed(stream, len(data))
             return
         request = self._request
+        if not end_stream and self._handler is not None and not self._delivering:
+            message = request.whole(data)
+            if message is not None:
+                self._give(self._handler, message)
+                return
         request.feed(data)
         if end_stream:
             request.end()
@@ -465,6 +471,16 @@ class StreamCall:
                 self._tell(handler.on_end)
         except Refusal as refusal:
             self._fail(Failure(Status(refusal.status), refusal.message))
+        finally:
+            self._delivering = False
+
+    def _give(self, handler: StreamHandler, message: Buffer) -> None:
+        """Give the handler a message that has come alone."""
+        self._delivering = True
+        try:  # as `_tell` does, without a call for each message
+            handler.on_message(message)
+        except (Exception, asyncio.CancelledError) as error:
+            self.finish(failure_of(error, during=self._path))
         finally:
             self._delivering = False
 
