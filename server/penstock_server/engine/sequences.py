@@ -265,8 +265,20 @@ class SequenceDriver(Driver):
         return ModelBatch(inputs, rows, Infos(rows, partial(_infos, by_row)), names)
 
     def finished(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
-        """Deliver before the next batch starts: what follows a step, or goes round, belongs into that one."""
-        super().finished(run, model_batch, outcome, at_once=True)
+        """Sequences go on before the next batch starts, since what follows a step, or goes round, belongs into it.
+
+        What goes round is known when the answers are given; else they can wait until the next batch runs.
+        """
+        rounds = self._sequences.iterative or self._spec.decoupled
+        if not rounds:
+            now = time.monotonic()
+            for step in map(_step_of, run.batch.tickets):
+                self.table.finish(step, now)
+        super().finished(run, model_batch, outcome, at_once=at_once or rounds)
+
+    @property
+    def _has_work(self) -> bool:
+        return super()._has_work or self.table.has_news
 
     def _with_axis(self, states: Tensors) -> Tensors:
         return states if self._spec.batched else {name: array[0] for name, array in states.items()}

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from penstock_proto.datatypes import DATATYPES
-from penstock_scheduler import Reason
+from penstock_scheduler import Reason, State
 from penstock_server.backends.base import RequestInfo
 from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
@@ -107,12 +107,14 @@ class Step(Job):
         raw = value if isinstance(value, bytes) else np.array([value], "<i4").tobytes()
         super().__init__(plan(version), [raw], info, time.monotonic(), deadline=deadline)
         self.outcomes: list[Outcome] = []
+        self.on_answer: Callable[[], None] = lambda: None
         self._came = asyncio.Event()
         version.driver.submit(self)
 
     def answer(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self._came.set()
+        self.on_answer()
 
     async def values(self) -> tuple[int, int]:
         """Y and ROWS."""
@@ -350,6 +352,19 @@ async def test_a_cancelled_step_ends_its_sequence(load: Load) -> None:
     assert (await step(version, 1).failure()).status is Status.INVALID_ARGUMENT
     assert await step(version, 9, start=True, end=True).y() == 9
     assert second.outcomes == []
+
+
+async def test_what_follows_a_step_runs_before_its_answer(load: Load) -> None:
+    """An instance does not idle while answers are written. A step that has run is not cancelled any more."""
+    version = await load(ADDER, OLDEST)
+    first, other, second = step(version, 1, start=True), step(version, 5, 2, start=True), step(version, 2)
+    seen: list[object] = []
+    first.on_answer = lambda: seen.extend((second.state, other.cancel()))
+    assert await first.values() == (1, 2)
+    assert seen == [State.RUNNING, False]
+    assert await other.values() == (5, 2)
+    assert await second.values() == (3, 1)
+    assert await step(version, 5, 2, end=True).y() == 10
 
 
 async def test_a_step_that_is_cancelled_before_it_runs_gives_its_seat_back(load: Load) -> None:
