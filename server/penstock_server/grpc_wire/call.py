@@ -159,11 +159,7 @@ class StreamRequest:
             return None
         message = whole_message(data, self._limit)
         if message is not None:
-            size = len(data)
-            self._given.append((size, 0))
-            self._given_bytes += size
-            self._room -= 1
-            self.messages += 1
+            self._give(len(data), 0)
         return message
 
     def feed(self, data: Buffer) -> None:
@@ -183,6 +179,10 @@ class StreamRequest:
         if self._room <= 0 or (given and self._given_bytes >= self._window):  # the reader has as much as it may
             return None
         reader = self._reader
+        message = reader.plain()
+        if message is not None:  # then nothing of it came before, so nothing is owed yet or was given back
+            self._give(PREFIX_BYTES + len(message), 0)
+            return message
         before = reader.taken
         found = reader.next()
         self._owed += reader.taken - before
@@ -190,13 +190,16 @@ class StreamRequest:
             if self._ended and reader.half:
                 raise Refusal(INTERNAL, NO_MESSAGE)
             return None
-        given.append((self._owed, self._early))
-        self._given_bytes += self._owed + self._early
+        self._give(self._owed, self._early)
         self._owed = self._early = 0
+        return plain(*found, self._inflate, self._limit)
+
+    def _give(self, owed: int, early: int) -> None:
+        """Count a message that goes to the reader: its bytes that the peer is still owed, and those it was given."""
+        self._given.append((owed, early))
+        self._given_bytes += owed + early
         self._room -= 1
         self.messages += 1
-        compressed, message = found
-        return plain(compressed, message, self._inflate, self._limit) if compressed else message
 
     def settle(self) -> int:
         """What was fed is about to go away. How many bytes may be given back now."""

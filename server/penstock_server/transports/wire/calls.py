@@ -365,9 +365,10 @@ class StreamCall:
     def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body."""
         for number, data in enumerate(pieces, 1):
-            self._on_data(stream, data, end_stream and number == len(pieces))
+            self.on_data(stream, data, end_stream and number == len(pieces))
 
-    def _on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+        """A piece of the body."""
         if self.stream is None:
             self.link.http2.consumed(stream, len(data))
             return
