@@ -159,7 +159,10 @@ class StreamRequest:
             return None
         message = whole_message(data, self._limit)
         if message is not None:
-            self._give(len(data), 0)
+            self._given.append((len(data), 0))
+            self._given_bytes += len(data)
+            self._room -= 1
+            self.messages += 1
         return message
 
     def feed(self, data: Buffer) -> None:
@@ -179,27 +182,25 @@ class StreamRequest:
         if self._room <= 0 or (given and self._given_bytes >= self._window):  # the reader has as much as it may
             return None
         reader = self._reader
-        message = reader.plain()
+        message: Buffer | None = reader.plain()
         if message is not None:  # then nothing of it came before, so nothing is owed yet or was given back
-            self._give(PREFIX_BYTES + len(message), 0)
-            return message
-        before = reader.taken
-        found = reader.next()
-        self._owed += reader.taken - before
-        if found is None:
-            if self._ended and reader.half:
-                raise Refusal(INTERNAL, NO_MESSAGE)
-            return None
-        self._give(self._owed, self._early)
-        self._owed = self._early = 0
-        return plain(*found, self._inflate, self._limit)
-
-    def _give(self, owed: int, early: int) -> None:
-        """Count a message that goes to the reader: its bytes that the peer is still owed, and those it was given."""
-        self._given.append((owed, early))
+            owed, early = PREFIX_BYTES + len(message), 0
+        else:
+            before = reader.taken
+            found = reader.next()
+            owed, early = self._owed + reader.taken - before, self._early
+            if found is None:
+                self._owed = owed
+                if self._ended and reader.half:
+                    raise Refusal(INTERNAL, NO_MESSAGE)
+                return None
+            self._owed = self._early = 0
+            message = plain(*found, self._inflate, self._limit)
+        given.append((owed, early))
         self._given_bytes += owed + early
         self._room -= 1
         self.messages += 1
+        return message
 
     def settle(self) -> int:
         """What was fed is about to go away. How many bytes may be given back now."""

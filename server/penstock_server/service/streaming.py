@@ -458,8 +458,8 @@ class InferStream:
                     return
                 answer = self._failed(asked, answer)
             self._release(asked)
-            if answer:
-                self._send(answer)
+            if answer and not self._sink.send(answer):
+                self._is_blocked = True
         if self._owed:
             service = self._service
             is_much = self._owed >= service.at_once or self._owed_bytes >= service.at_once_bytes

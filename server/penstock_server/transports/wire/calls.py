@@ -327,9 +327,10 @@ class StreamCall:
             self._turn = link.turn
             self._sent = 0
         self._sent += 1
-        if self._sent == link.limits.turn_messages:
+        most = link.limits.turn_messages
+        if self._sent == most:
             link.rest(self)
-        return self._has_room
+        return not self._queued and self._sent < most
 
     def consumed(self, messages: int = 1) -> None:
         if self.stream is None:
