@@ -45,6 +45,10 @@ class Admission(Generic[T]):
         self._cost = cost
         self._deadlines = deadlines
         self._bounds = bounds
+        self._slo = settings.slo
+        self._max_batch_rows = settings.max_batch_rows
+        self._shared_bounds = bounds[1:]
+        self._add = policy.door()
         self._counters = counters
         # Only `deadline` goes by deadlines: otherwise a request is due when it comes.
         self._patience = settings.patience if settings.policy is PolicyName.DEADLINE else 0.0
@@ -61,16 +65,19 @@ class Admission(Generic[T]):
         refused: list[Refused[T]] = []
         own = self._bounds[0]
         room_rows, room_bytes = own.max_rows - own.rows, own.max_bytes - own.nbytes
-        for shared in self._bounds[1:]:
+        for shared in self._shared_bounds:
             room_rows = min(room_rows, shared.max_rows - shared.rows)
             room_bytes = min(room_bytes, shared.max_bytes - shared.nbytes)
         had_rows, had_bytes = room_rows, room_bytes
         # Everything that the loop uses is local: it is run for each request.
-        add, cost, table = self._policy.door(), self._cost.of, self._cost.table
-        sizes = len(table)
+        add, cost, max_batch = self._add, self._cost, self._max_batch_rows
         soonest = self._policy.soonest(now)  # minus infinity: nothing is hopeless
+        # Whoever has longer than this is in time, if it fits into a batch.
+        enough = soonest + cost.table[-1]
+        if enough < now:
+            enough = now
         timeout_counts = self._timeout_is_deadline
-        max_rows, slo, tenants = self._max_rows, self._settings.slo, self._tenants
+        max_rows, slo, tenants = self._max_rows, self._slo, self._tenants
         far_due = now + self._patience
         bulk, sequence = 0, self._sequence
         timed: list[T] = []
@@ -81,16 +88,13 @@ class Admission(Generic[T]):
                 deadline = min(deadline, now + ticket.timeout)
             if deadline == inf:
                 deadline = now + slo
-            is_timed = deadline < FAR
             reason = None
             if not 0 < rows <= max_rows:
                 reason = Reason.TOO_MANY_ROWS if rows > 0 else Reason.NO_ROWS
             elif tenants is not None and ticket.tenant not in tenants:
                 reason = Reason.UNKNOWN_TENANT
-            elif is_timed and deadline <= now:
-                reason = Reason.EXPIRED
-            elif is_timed and soonest + (table[rows] if rows < sizes else cost(rows)) > deadline:
-                reason = Reason.HOPELESS
+            elif (deadline <= enough or rows > max_batch) and (deadline <= now or soonest + cost.of(rows) > deadline):
+                reason = Reason.EXPIRED if deadline <= now else Reason.HOPELESS
             elif rows > room_rows or ticket.nbytes > room_bytes:
                 reason = Reason.QUEUE_FULL
             else:
@@ -106,7 +110,7 @@ class Admission(Generic[T]):
             ticket.remaining = ticket.unfinished = rows
             room_rows -= rows
             room_bytes -= ticket.nbytes
-            if is_timed:
+            if deadline < FAR:
                 ticket.deadline = deadline
                 timed.append(ticket)
                 if deadline < earliest:

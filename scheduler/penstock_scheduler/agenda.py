@@ -57,7 +57,7 @@ class Agenda(Generic[T]):
         """Take in a ticket whose moment is `when`, less than FAR."""
         self.size += 1
         if self._numbers:
-            span = self._span(when)
+            span = self._spans.get(int(when * _SPANS_PER_SECOND)) or self._span(when)
         else:
             span = self._few
             if len(span.tickets) >= _FEW:
@@ -101,11 +101,17 @@ class Agenda(Generic[T]):
 
     def take(self) -> T | None:
         """The same as head and pop; None if nothing is there."""
-        ticket = self.head()
-        if ticket is not None and self._first is not None:
-            self._first.at += 1
-            self.size -= 1
-        return ticket
+        span = self._first
+        if span is not None and span.at < len(span.tickets):
+            ticket = span.tickets[span.at]
+            if ticket.state is _QUEUED:  # as it mostly is
+                span.at += 1
+                self.size -= 1
+                return ticket
+        first = self.head()
+        if first is not None:
+            self.pop()
+        return first
 
     def put_back(self, ticket: T, when: float) -> None:
         """Take in a ticket that goes before all that are here, also before those of its moment."""

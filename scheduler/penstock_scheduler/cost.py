@@ -16,7 +16,6 @@ its numbers, until a request is let in. What that one takes then stands in place
 and of the replies; the other sizes are believed again as before, so that hopeless deadlines wear nothing down.
 """
 
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from math import inf
@@ -28,33 +27,41 @@ _DOUBT_SECONDS = 0.1
 """Doubt grows no faster than by one step in this time, however many are refused."""
 
 
-def p95(ordered: Sequence[float]) -> float:
-    """The least of the values that 95 % do not exceed. They ascend, and there is at least one."""
-    return ordered[(len(ordered) * 95 + 99) // 100 - 1]
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """The least of the values that so many percent do not exceed. They ascend, and there is at least one."""
+    return ordered[(len(ordered) * percent + 99) // 100 - 1]
 
 
 class _Window:
-    """The last service times of one size."""
+    """The last service times of one size, and a percentile of them."""
 
-    __slots__ = ("_ordered", "_recent", "level")
+    __slots__ = ("_percent", "_recent", "level", "percentile")
 
-    def __init__(self) -> None:
+    def __init__(self, percent: int = 95) -> None:
+        self._percent = percent
         self._recent: deque[float] = deque()
-        self._ordered: list[float] = []
+        self.percentile = 0.0
         self.level = 0.0
         """The percentile that the table was made with."""
 
-    def add(self, seconds: float) -> float:
-        """Take it in. The percentile, as of now."""
-        recent, ordered = self._recent, self._ordered
-        recent.append(seconds)
-        insort(ordered, seconds)
-        if len(recent) > _WINDOW:
-            del ordered[bisect_left(ordered, recent.popleft())]
-        return p95(ordered)
+    def add(self, seconds: float) -> bool:
+        """Take it in. Whether the percentile has moved away from the level, which it then is.
 
-    def longest(self) -> float:
-        return self._ordered[-1] if self._ordered else 0.0
+        One value in place of another on the same side of the percentile leaves it where it is; only else are they
+        sorted, which is once in ten times.
+        """
+        recent, before = self._recent, self.percentile
+        if len(recent) == _WINDOW:
+            oldest = recent.popleft()
+            if oldest == seconds or oldest < before >= seconds or oldest > before <= seconds:
+                recent.append(seconds)
+                return False
+        recent.append(seconds)
+        self.percentile = now = percentile(sorted(recent), self._percent)
+        if abs(now - self.level) <= _MOVED * self.level:
+            return False
+        self.level = now
+        return True
 
 
 class CostModel:
@@ -78,7 +85,7 @@ class CostModel:
         self._sizes = sizes
         self._max_rows = len(sizes) - 1
         self._windows: dict[int, _Window] = {}
-        self._replies = _Window()
+        self._replies = _Window(100)
         self._trust = 1.0  # what is left of the numbers' credit
         self._doubts_again = -inf
         self.table: list[float] = [0.0] * len(sizes)
@@ -96,23 +103,26 @@ class CostModel:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Take in what a batch of `rows` took."""
-        size = self._sizes[rows if rows < self._max_rows else self._max_rows]
-        window = self._windows.get(size)
-        is_doubted = self._trust < 1
+        window, is_doubted = self._windows.get(rows), self._trust < 1
         if window is None or is_doubted:
-            window = self._windows[size] = _Window()
-        level = window.add(seconds)
-        if is_doubted:
-            self._trust = 1.0
-            self._replies, self.margin = _Window(), 0.0  # its own reply will tell
-        if is_doubted or abs(level - window.level) > _MOVED * window.level:
-            window.level = level
+            window = self._begin(self._sizes[rows if rows < self._max_rows else self._max_rows])
+        if window.add(seconds) or is_doubted:
             self._make_table()
+
+    def _begin(self, size: int) -> _Window:
+        """Where to take in what a size takes of which nothing is known, or nothing that is believed."""
+        if self._trust < 1:
+            self._trust = 1.0
+            self._replies, self.margin = _Window(100), 0.0  # its own reply will tell
+        elif size in self._windows:
+            return self._windows[size]
+        window = self._windows[size] = _Window()
+        return window
 
     def observe_reply(self, seconds: float) -> None:
         """Take in how long an answer took from the end of its batch to the wire."""
         self._replies.add(seconds)
-        self.margin = self._replies.longest() * self._trust
+        self.margin = self._replies.percentile * self._trust
 
     def doubt(self, now: float) -> None:
         """A request was refused while nothing ran: believe a quarter less of what was measured."""
@@ -120,7 +130,7 @@ class CostModel:
             return
         self._doubts_again = now + _DOUBT_SECONDS
         self._trust *= _DOUBT
-        self.margin = self._replies.longest() * self._trust
+        self.margin = self._replies.percentile * self._trust
         if self._windows:
             self._make_table()
 

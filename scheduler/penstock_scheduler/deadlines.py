@@ -45,10 +45,10 @@ class Deadlines(Generic[T]):
 
     def any(self) -> bool:
         """Whether there are any."""
-        for ticket in reversed(self._news):  # the newest is mostly still there
-            if ticket.state is _QUEUED:
-                return True
-        return self._agenda.head() is not None
+        news = self._news
+        if news and news[-1].state is _QUEUED:  # as it mostly is
+            return True
+        return any(ticket.state is _QUEUED for ticket in news) or self._agenda.head() is not None
 
     def head(self) -> T | None:
         """The one with the earliest deadline, of equals the one that was added first; None if there is none."""
@@ -70,7 +70,8 @@ class Deadlines(Generic[T]):
             return
         if len(self._news) > _MANY:
             self._look_through()
-        self._agenda.compact(living)
+        if self._agenda.size:
+            self._agenda.compact(living)
 
     def _find(self) -> T | None:
         self._look_through()

@@ -126,18 +126,24 @@ class Flow(Place, Generic[T]):
         self.count_out(tickets, rows)
 
     def take(self) -> None:
-        """The head goes into a batch as a whole: the same as to advance and to serve, for one."""
+        """The head goes into a batch as a whole: the same as to advance and to serve, for one whose turn it is."""
         assert self.head is not None, "what is taken is there"
         rows = self.head.remaining
         band, account = self.band, self.account
-        band.shares.serve(account, rows)
+        shares, tag = band.shares, account.tag
+        account.tag = tag + rows / account.weight
+        if shares.now < tag:
+            shares.now = tag
         band.rows -= rows
         self.living = living = self.living - 1
-        if living:
-            self.head = self._others.take()
-        else:
+        if not living:
             self.head = None
-            band.shares.leaves(account)
+            shares.leaves(account)
+            return
+        self.head = head = self._others.take()
+        if head is not None and len(band.heap) > 1:
+            self.entry = (account.tag, head.due, head.sequence, self)
+            heapreplace(band.heap, self.entry)  # its entry was the first
 
     def count_out(self, tickets: int, rows: int) -> None:
         """Count out what is not here any more."""
@@ -166,7 +172,7 @@ _Entry: TypeAlias = tuple[float, float, int, Flow[T]]
 class Band(Generic[T]):
     """The flows of one class and level in one lane."""
 
-    __slots__ = ("_flows", "_heap", "_lanes", "level", "rows", "shares", "tier")
+    __slots__ = ("_flows", "_lanes", "heap", "level", "rows", "shares", "tier")
 
     def __init__(self, tier: "Tier[T]", level: int, lanes: "Lanes[T]") -> None:
         self.tier = tier
@@ -175,13 +181,14 @@ class Band(Generic[T]):
         self.rows = 0
         self._lanes = lanes
         self._flows: dict[str, Flow[T]] = {}
-        self._heap: list[_Entry[T]] = []
+        self.heap: list[_Entry[T]] = []
+        """By whose turn it is, and what that was: see the module's text."""
 
     def flow(self, tenant: str) -> Flow[T]:
         """The flow of a tenant, made if there is none."""
         flow = self._flows.get(tenant)
         if flow is None:
-            if len(self._flows) > 2 * len(self._heap) + _SPARE:
+            if len(self._flows) > 2 * len(self.heap) + _SPARE:
                 self._flows = {name: flow for name, flow in self._flows.items() if flow.entry}
             others: Fifo[T] | Agenda[T] = self._lanes.new_queue()
             flow = self._flows[tenant] = Flow(self, tenant, self.shares.account(tenant), others)
@@ -189,11 +196,8 @@ class Band(Generic[T]):
 
     def wake(self, flow: Flow[T], ticket: T) -> None:
         """A flow is about to have something queued again."""
-        account = flow.account
-        if not account.flows:  # it may have been closed in the meantime
-            account = flow.account = self.shares.account(flow.tenant)
-        self.shares.joins(account)
-        if not self._heap:
+        flow.account = self.shares.join(flow.tenant)  # not always the one before: it may have been closed
+        if not self.heap:
             self.tier.wake(self)
         self.enter(flow, ticket)
 
@@ -202,14 +206,14 @@ class Band(Generic[T]):
         entry = (flow.account.tag, ticket.due, ticket.sequence, flow)
         if flow.entry is None or entry < flow.entry:
             flow.entry = entry
-            heappush(self._heap, entry)
-            if len(self._heap) > 2 * len(self._flows) + _SLACK:
-                self._heap = [entry for entry in self._heap if entry is entry[3].entry]
-                heapify(self._heap)
+            heappush(self.heap, entry)
+            if len(self.heap) > 2 * len(self._flows) + _SLACK:
+                self.heap = [entry for entry in self.heap if entry is entry[3].entry]
+                heapify(self.heap)
 
     def first(self) -> Flow[T] | None:
         """The flow with something queued whose tenant's turn it is."""
-        heap = self._heap
+        heap = self.heap
         while heap:
             entry = heap[0]
             tag, _, sequence, flow = entry
@@ -229,12 +233,12 @@ class Band(Generic[T]):
     def drain(self) -> list[T]:
         """Take out everything, and charge the tenants for it: they need no turns where all have theirs."""
         tickets: list[T] = []
-        for _, _, _, flow in self._heap:
+        for _, _, _, flow in self.heap:
             flow.entry = None
             tickets += flow.drain()
-        self._heap.clear()
+        self.heap.clear()
         return tickets
 
     def is_one_flow(self) -> bool:
         """Whether there is nothing to choose between."""
-        return len(self._heap) == 1
+        return len(self.heap) == 1

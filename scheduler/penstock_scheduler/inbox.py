@@ -43,53 +43,71 @@ class Inbox(Place, Generic[T]):
         """Let everybody in it join those who share, now."""
         for ticket in self.tickets:
             if ticket.tenant not in self._accounts:
-                self._join(ticket.tenant)
+                self._accounts[ticket.tenant] = self._shares.join(ticket.tenant)
 
     def join_one(self, ticket: T) -> None:
         """The same for the ticket that was added last, where others share already."""
-        if not self._accounts:
-            self.join()
-        elif ticket.tenant not in self._accounts:
-            self._join(ticket.tenant)
+        if ticket.tenant not in self._accounts:
+            if self._accounts:
+                self._accounts[ticket.tenant] = self._shares.join(ticket.tenant)
+            else:
+                self.join()
 
     def oldest(self) -> float:
         """When the first was admitted. There must be one."""
         self._bury()
         return min([ticket.enqueued for ticket in self.tickets])
 
-    def take(self, room: int) -> list[T]:
-        """Take out what fits into so many rows, in the order of service, and charge the tenants for it."""
+    def first(self) -> T:
+        """Who goes first. There must be one."""
         if self._dead:
             self._bury()
-        self.join()
-        self.tickets.sort(key=self._tier.order_within_class)
-        tickets = self.tickets if len(self._accounts) == 1 else self._by_turns()
-        shares, accounts = self._shares, self._accounts
-        count = 0
-        for ticket in tickets:
+        return self._turns()[0][4]
+
+    def take(self, room: int) -> tuple[list[T], int]:
+        """Take out what fits into so many rows, in the order of service, and charge the tenants. With its rows."""
+        if self._dead:
+            self._bury()
+        shares, taken_rows = self._shares, 0
+        taken: list[T] = []
+        staying: list[T] = []
+        waiting: dict[str, Account] = {}
+        for _, tag, _, _, ticket, account in self._turns():
             rows = ticket.remaining
             if rows > room:
-                break
-            room -= rows
-            count += 1
-            shares.serve(accounts[ticket.tenant], rows)
-        taken, self.tickets = tickets[:count], tickets[count:]
-        self.let_go()
-        return taken
+                room = 0  # nobody is passed over
+                staying.append(ticket)
+                waiting[ticket.tenant] = account
+            else:
+                room -= rows
+                taken_rows += rows
+                account.tag = tag + rows / account.weight
+                if shares.now < tag:
+                    shares.now = tag
+                taken.append(ticket)
+        for tenant, account in self._accounts.items():
+            if tenant not in waiting:
+                shares.leaves(account)  # the same as `let_go`, which would look for who waits once more
+        self.tickets, self._accounts = staying, waiting
+        return taken, taken_rows
 
-    def _by_turns(self) -> list[T]:
-        """All by level, then the tag that a tenant has by then, then as they are due. They are sorted but for tags."""
-        accounts = self._accounts
-        tags: dict[str, float] = {}
-        turns: list[tuple[int, float, float, int, T]] = []
-        for ticket in self.tickets:
-            tenant = ticket.tenant
-            account = accounts[tenant]
-            tag = tags.get(tenant, account.tag)
-            tags[tenant] = tag + ticket.remaining / account.weight
-            turns.append((ticket.rank, tag, ticket.due, ticket.sequence, ticket))
-        turns.sort()
-        return [turn[4] for turn in turns]
+    def _turns(self) -> list[tuple[int, float, float, int, T, Account]]:
+        """All by level, then the tag that a tenant has by then, then as they are due. Everybody has joined."""
+        tickets, accounts = self.tickets, self._accounts
+        if not accounts:
+            self.join()
+        for account in accounts.values():
+            account.turn = account.tag
+        tickets.sort(key=self._tier.order_within_class)  # a tenant's own order, in which its tag grows
+        turns: list[tuple[int, float, float, int, T, Account]] = []
+        for ticket in tickets:
+            account = accounts[ticket.tenant]
+            tag = account.turn
+            account.turn = tag + ticket.remaining / account.weight
+            turns.append((ticket.rank, tag, ticket.due, ticket.sequence, ticket, account))
+        if len(accounts) > 1:
+            turns.sort()
+        return turns
 
     def hand_over(self) -> list[T]:
         """Take out everything, to be given to flows. Who has joined stays joined until `let_go`: those join first."""
@@ -99,7 +117,8 @@ class Inbox(Place, Generic[T]):
 
     def drain(self) -> list[T]:
         """Take out everything. Nobody is charged, since all that share leave: those who come next start level again."""
-        self._bury()
+        if self._dead:
+            self._bury()
         tickets, self.tickets = self.tickets, []
         if self._accounts:
             self.let_go()
@@ -116,15 +135,8 @@ class Inbox(Place, Generic[T]):
             self.tickets = [ticket for ticket in self.tickets if ticket.state is _QUEUED]
             self._dead = 0
 
-    def _join(self, tenant: str) -> Account:
-        account = self._accounts[tenant] = self._shares.account(tenant)
-        self._shares.joins(account)
-        return account
-
     def let_go(self) -> None:
         """Who has nothing here any more shares no more."""
-        accounts = self._accounts
         waiting = {ticket.tenant for ticket in self.tickets}
-        if len(waiting) < len(accounts):
-            for tenant in accounts.keys() - waiting:
-                self._shares.leaves(accounts.pop(tenant))
+        for tenant in self._accounts.keys() - waiting:
+            self._shares.leaves(self._accounts.pop(tenant))

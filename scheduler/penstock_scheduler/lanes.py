@@ -101,10 +101,11 @@ class Tier(Generic[T]):
         """Nothing is queued: begin with an inbox again."""
         self.since = now
         self.inbox.clear()
-        for band in self._active:
-            band.first()  # takes what is empty off its list
-        self._active.clear()
-        self.is_sorted = False
+        if self.is_sorted:
+            for band in self._active:
+                band.first()  # takes what is empty off its list
+            self._active.clear()
+            self.is_sorted = False
 
     def _sort_in(self) -> None:
         """Give the tickets of the inbox to their flows."""
@@ -132,9 +133,9 @@ class Tier(Generic[T]):
         if self.is_sorted or len(inbox.tickets) > _FEW:
             return None
         per_ageing = self._lanes.per_ageing
-        if int((now - self.since) * per_ageing):
+        if (now - self.since) * per_ageing >= 1:
             self.since = inbox.oldest()
-            if int((now - self.since) * per_ageing):
+            if (now - self.since) * per_ageing >= 1:
                 return None
         return inbox
 
@@ -142,6 +143,14 @@ class Tier(Generic[T]):
         """The flow whose head goes first."""
         ranked = self.ranked(now)
         return min(ranked)[4] if ranked else None
+
+    def head(self, now: float) -> T | None:
+        """The ticket that goes first: to know it, few need no flows."""
+        inbox = self.few(now)
+        if inbox is not None:
+            return inbox.first()
+        flow = self.first(now)
+        return None if flow is None else flow.head
 
     def starved(self, oldest: float) -> Flow[T] | None:
         """The flow whose head came first, if that was not after `oldest`."""
@@ -171,7 +180,8 @@ class Tier(Generic[T]):
             tickets = self.inbox.drain()
         if len(tickets) > 1:
             tickets.sort(key=self.order_within_class)
-        self.count_out(self.rows)
+        self.lane.rows -= self.rows
+        self.rows = 0
         return tickets
 
     def ranked(self, now: float) -> list[Ranked[T]]:
@@ -185,10 +195,11 @@ class Tier(Generic[T]):
 
     def serve(self, ranked: list[Ranked[T]], take: Callable[[Flow[T]], bool], now: float) -> None:
         """Offer the flows to `take` in order of service, one turn after the other, until it says False."""
-        if len(ranked) == 1:
-            band = ranked[0][4].band
-            while (flow := band.first()) is not None and take(flow):
-                pass
+        if len(ranked) == 1 or (now - self.since) * self._lanes.per_ageing < 1:
+            for *_, head in ranked:  # they are by level, and nobody has risen to another: one level after the other
+                while (flow := head.band.first()) is not None:
+                    if not take(flow):
+                        return
             return
         heapify(ranked)
         while ranked:
@@ -216,7 +227,7 @@ class Tier(Generic[T]):
 class Lane(Generic[T]):
     """Everything queued that may share a batch."""
 
-    __slots__ = ("_patience", "key", "length", "rows", "tiers")
+    __slots__ = ("_lower", "_patience", "key", "length", "rows", "tiers")
 
     def __init__(self, lanes: "Lanes[T]", key: Hashable, length: int) -> None:
         self._patience = lanes.class_patience
@@ -224,6 +235,7 @@ class Lane(Generic[T]):
         self.length = length
         self.rows = 0
         self.tiers = tuple(Tier(self, lanes, traffic) for traffic in TrafficClass)
+        self._lower = self.tiers[1:]
 
     def __repr__(self) -> str:
         return f"<Lane {self.key!r}: {self.rows} rows>"
@@ -235,6 +247,13 @@ class Lane(Generic[T]):
                 return tier.first(now)
         return None
 
+    def head(self, now: float) -> T | None:
+        """The ticket that goes first, of the class above all."""
+        for tier in self.tiers:
+            if tier.rows:
+                return tier.head(now)
+        return None
+
     def order(self, now: float) -> tuple[int, int, float, float, int]:
         """What ranks lanes among each other: the place of the first ticket in the order of service."""
         # All of them, though one would do: then nothing is in an inbox (Tier.drain).
@@ -244,7 +263,7 @@ class Lane(Generic[T]):
     def starved(self, now: float) -> Flow[T] | None:
         """The flow below the first class whose head has waited too long for the classes above."""
         starved, oldest = None, now - self._patience
-        for tier in self.tiers[1:]:
+        for tier in self._lower:
             if tier.rows and tier.since <= oldest:
                 flow = tier.starved(oldest)
                 if flow is not None and flow.head is not None:
@@ -315,7 +334,11 @@ class Lanes(Generic[T]):
 
     def filled(self) -> list[Lane[T]]:
         """The lanes with something queued."""
-        return [lane for lane in self._lanes.values() if lane.rows]
+        filled: list[Lane[T]] = []
+        for lane in self._lanes.values():
+            if lane.rows:
+                filled.append(lane)  # noqa: PERF401 - mostly it is one
+        return filled
 
     def new_queue(self) -> Fifo[T] | Agenda[T]:
         """What a flow keeps its tickets in."""

@@ -4,7 +4,8 @@ The rows of one moment share the time until the next moment. So it does not matt
 burst at the very start, after which no time has passed, says nothing yet.
 """
 
-_GAIN = 0.02
+_KEPT = 0.98
+"""Of the average, for each row that comes."""
 
 
 class Rate:
@@ -19,11 +20,12 @@ class Rate:
 
     def add(self, rows: int, now: float) -> None:
         """`rows` have arrived at once."""
-        if self._rows and now > self._last:
+        if now > self._last and self._rows:
             self._gap = self._seen(now)
-            self._rows = 0
+            self._rows = rows
+        else:
+            self._rows += rows
         self._last = now
-        self._rows += rows
 
     def per_second(self, now: float) -> float:
         """The rate as if a row came now, unless that would make it higher: so it falls while nothing comes."""
@@ -36,7 +38,6 @@ class Rate:
 
     def _seen(self, now: float) -> float:
         """The average if the next row comes now."""
-        gap = (now - self._last) / self._rows if self._rows else 0.0
-        if not self._gap:
-            return gap
-        return self._gap + (1 - (1 - _GAIN) ** self._rows) * (gap - self._gap)
+        rows, average = self._rows, self._gap
+        gap = (now - self._last) / rows if rows else 0.0
+        return average + (1 - _KEPT**rows) * (gap - average) if average else gap

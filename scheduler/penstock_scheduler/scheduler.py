@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from penstock_scheduler.device import Device
 
 
+_DONE = State.DONE
+
+
 class Scheduler(Generic[T]):
     """See the module's text for the contract."""
 
@@ -64,7 +67,7 @@ class Scheduler(Generic[T]):
         self._policy: Policy[T] = self._make_policy(settings)
         own_bounds = Bounds(settings.max_queued_rows, settings.max_queued_bytes)
         self._bounds = (own_bounds,) if shared_bounds is None else (own_bounds, shared_bounds)
-        self._counters: Counters[T] = Counters()
+        self._counters: Counters[T] = Counters(self._sizes)
         self._admission = Admission(settings, self._policy, self.cost, self._deadlines, self._bounds, self._counters)
         self._ordering: Ordering[T] | None = Ordering() if settings.preserve_ordering else None
         self._queued = 0
@@ -161,9 +164,8 @@ class Scheduler(Generic[T]):
         if batch.shares is not None:
             self._finish_parts(batch)
         else:
-            done = State.DONE
             for ticket in batch.tickets:
-                ticket.state = done
+                ticket.state = _DONE
         if self._device is not None:
             self._device.finished(batch, now)
 
@@ -190,12 +192,17 @@ class Scheduler(Generic[T]):
         If something has happened since the last poll: at once. It may be too early, by the deadline of one that has
         left, and is never too late. `may_start` is False on a device that is taken.
         """
-        if not self._is_settled:
+        if not self._is_settled and self.needs_poll:
             return self._now
         wakeup = min(self._deadlines.bound, self._policy.next_timeout())
         if may_start and self._running.free > 0 and self._queued:
             wakeup = min(wakeup, self._policy.wakeup())
         return None if wakeup == inf else wakeup
+
+    @property
+    def needs_poll(self) -> bool:
+        """Whether a poll may find something to do after a batch has ended. Where nobody waits it does not."""
+        return bool(self._queued or self._effects or self._ordering is not None or self._device is not None)
 
     def statistics(self) -> Statistics:
         """A snapshot."""
@@ -210,9 +217,9 @@ class Scheduler(Generic[T]):
             admitted=counters.admitted,
             refused=dict(counters.refused),
             classes=counters.by_class(),
-            batch_rows=dict(counters.batch_rows),
-            fired=dict(counters.fired),
-            padding_rows=counters.padding_rows,
+            batch_rows=counters.batch_rows(),
+            fired=counters.fired(),
+            padding_rows=counters.padding_rows(),
             padding_elements=counters.padding_elements,
         )
 

@@ -9,15 +9,16 @@ zeros, with which nobody ever is). A request that would be late even alone is dr
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 from operator import attrgetter
 from typing import Generic
 
 from penstock_scheduler.flows import Flow
-from penstock_scheduler.inbox import Inbox
 from penstock_scheduler.lanes import Lane, Tier
 from penstock_scheduler.values import Batch, FireReason, Reason, Share, T
 
 _DEADLINE = attrgetter("deadline")
+_FULL = FireReason.FULL  # looking a member up in its enum takes longer than the line where it is used
 
 Dropper = Callable[[T, Reason], None]
 """Takes a queued ticket out, whereever it is counted, and reports it."""
@@ -29,6 +30,7 @@ class Filling(Generic[T]):
     __slots__ = (
         "_drop",
         "_earliest",
+        "_is_safe",
         "_max_rows",
         "_room",
         "_shares",
@@ -50,7 +52,8 @@ class Filling(Generic[T]):
         self._start = start
         self._earliest = earliest
         self._drop = drop
-        self._tight = float("inf")  # the earliest deadline in the batch
+        self._is_safe = start + table[-1] <= earliest  # nobody is late, however full it will be
+        self._tight = inf  # the earliest deadline in the batch, if that matters
         self._tickets: list[T] = []
         self._shares: list[Share | None] | None = None
         self._stopped = False
@@ -61,7 +64,8 @@ class Filling(Generic[T]):
         Of a class that does not fit as a whole nobody is passed over: when one has to stay, so does the rest of it, and
         the next class's turn has come. One ticket that has waited too long for the classes above it goes first of all.
         """
-        all_rows, all_fit = lane.rows, self._fits(lane.rows)
+        all_rows = lane.rows
+        all_fit = all_rows <= self._room and self._in_time(all_rows)
         if not all_fit and (starved := lane.starved(now)) is not None:
             room = self._room
             self._take_one(starved)
@@ -69,17 +73,21 @@ class Filling(Generic[T]):
         for tier in lane.tiers:
             if not tier.rows or not self._room:
                 continue
-            if all_fit or (self._fits(tier.rows) and not tier.is_sorted):
+            if all_fit or (not tier.is_sorted and tier.rows <= self._room and self._in_time(tier.rows)):
                 self._take_all(tier)
             else:
                 self._take_some(tier, now, is_alone=tier.rows == all_rows)
 
     def _take_some(self, tier: Tier[T], now: float, *, is_alone: bool) -> None:
         """Take what fits of a class; a single flow, if it is all there is in the lane, as a run."""
-        if self._fits(self._room) and (inbox := tier.few(now)) is not None:  # nobody will be late
-            self._take_few(tier, inbox)
+        if self._is_safe and (inbox := tier.few(now)) is not None:
+            tickets, rows = inbox.take(self._room)
+            self._add(tickets)
+            self._room -= rows
+            tier.count_out(rows)
+            self._stopped = True
             if not self._room or not inbox.tickets or inbox.tickets[0].rows <= self._max_rows:
-                return
+                return  # else the first of those that stay has to be split
         room = self._room
         ranked = tier.ranked(now)
         if is_alone and len(ranked) == 1 and ranked[0][4].band.is_one_flow():
@@ -88,21 +96,9 @@ class Filling(Generic[T]):
             tier.serve(ranked, self._take_one, now)
         tier.count_out(room - self._room)
 
-    def _take_few(self, tier: Tier[T], inbox: Inbox[T]) -> None:
-        """Take what fits of a class with few tickets; none of them needs to be split, and none is late."""
-        tickets = inbox.take(self._room)
-        self._tickets += tickets
-        if self._shares is not None:
-            self._shares += [None] * len(tickets)
-        rows = sum([ticket.remaining for ticket in tickets])
-        self._room -= rows
-        tier.count_out(rows)
-        self._stopped = True
-
-    def _fits(self, rows: int) -> bool:
-        """Whether so many rows of anybody's may be added."""
-        room = self._room - rows
-        return room >= 0 and self._start + self._table[self._max_rows - room] <= self._earliest
+    def _in_time(self, rows: int) -> bool:
+        """Whether nobody is late if so many rows that fit are added, whoever's they are."""
+        return self._is_safe or self._start + self._table[self._max_rows - self._room + rows] <= self._earliest
 
     def take(self, flow: Flow[T], most: int = 1 << 62) -> bool:
         """Take up to so many tickets from the head of a flow, as long as they fit. Whether the flow is any shorter."""
@@ -152,16 +148,21 @@ class Filling(Generic[T]):
     def _take_all(self, tier: Tier[T]) -> None:
         """What fits and is in time as a whole needs no order."""
         self._room -= tier.rows
-        tickets = tier.drain()
-        if self._start + self._table[self._max_rows] > self._earliest:
+        had_flows, tickets = tier.is_sorted, tier.drain()
+        if not self._is_safe:
             self._tight = min(self._tight, min(map(_DEADLINE, tickets)))
         had = len(self._tickets)
+        self._add(tickets)
+        if had_flows:  # else no rest of an oversize request is among them: those are at the heads of flows
+            for index, ticket in enumerate(tickets, had):
+                if ticket.rows > self._max_rows:
+                    self._all_shares()[index] = Share(ticket.rows - ticket.remaining, ticket.remaining)
+
+    def _add(self, tickets: Sequence[T]) -> None:
+        """Tickets as a whole; their rows are the caller's."""
         self._tickets += tickets
         if self._shares is not None:
             self._shares += [None] * len(tickets)
-        for index, ticket in enumerate(tickets, had):
-            if ticket.rows > self._max_rows:
-                self._all_shares()[index] = Share(ticket.rows - ticket.remaining, ticket.remaining)
 
     def _take_one(self, flow: Flow[T]) -> bool:
         """The same as take(flow, 1), faster for what is whole, fits, and is in time. False if that filled it."""
@@ -171,11 +172,12 @@ class Filling(Generic[T]):
         room = self._room - rows
         if room < 0 or ticket.rows > self._max_rows:
             return self.take(flow, 1)
-        end, deadline = self._start + self._table[self._max_rows - room], ticket.deadline
-        if end > deadline or end > self._tight:
-            return self.take(flow, 1)
-        if deadline < self._tight:
-            self._tight = deadline
+        if not self._is_safe:
+            end, deadline = self._start + self._table[self._max_rows - room], ticket.deadline
+            if end > deadline or end > self._tight:
+                return self.take(flow, 1)
+            if deadline < self._tight:
+                self._tight = deadline
         if self._shares is not None:
             self._shares.append(None)
         self._tickets.append(ticket)
@@ -188,7 +190,7 @@ class Filling(Generic[T]):
         if not self._tickets:
             return None
         if not self._room or self._stopped:
-            reason = FireReason.FULL
+            reason = _FULL
         batch = Batch(lane.key, lane.length, self._tickets, self._max_rows - self._room, reason)
         batch.shares = self._shares
         return batch

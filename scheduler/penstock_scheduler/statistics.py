@@ -65,39 +65,52 @@ class Statistics:
     """Rows times missing length, for requests in length buckets."""
 
 
+class _Waits:
+    """Queue times of one class."""
+
+    __slots__ = ("_counts", "_total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(QUEUE_SECONDS) + 1)
+        self._total = 0.0
+
+    def add(self, seconds: float, count: int) -> None:
+        """So many have waited for so long."""
+        self._counts[bisect_left(QUEUE_SECONDS, seconds)] += count
+        self._total += seconds * count
+
+    def histogram(self) -> Histogram:
+        return Histogram(QUEUE_SECONDS, tuple(self._counts), self._total)
+
+
 class Counters(Generic[T]):
     """Everything that is counted and does not follow from the state."""
 
     __slots__ = (
-        "_queue_counts",
-        "_queue_seconds",
+        "_batches",
+        "_sizes",
+        "_waits",
         "admitted",
-        "batch_rows",
         "cancelled",
         "dropped",
-        "fired",
         "padding_elements",
-        "padding_rows",
         "refused",
     )
 
-    def __init__(self) -> None:
-        self._queue_counts = [[0] * (len(QUEUE_SECONDS) + 1) for _ in TrafficClass]
-        self._queue_seconds = [0.0] * len(TrafficClass)
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """`sizes` says for each number of rows which size is run (padding.row_sizes)."""
+        self._waits = [_Waits() for _ in TrafficClass]
         self.admitted = 0
         self.refused: Counter[Reason] = Counter()
         self.dropped: list[Counter[Reason]] = [Counter() for _ in TrafficClass]
         self.cancelled = [0] * len(TrafficClass)
-        self.batch_rows: Counter[int] = Counter()
-        self.fired: Counter[FireReason] = Counter()
-        self.padding_rows = 0
+        self._sizes = sizes
+        self._batches = {reason: [0] * len(sizes) for reason in FireReason}  # by reason and rows
         self.padding_elements = 0
 
     def started(self, batch: Batch[T], now: float) -> None:
         """A batch leaves the queue."""
-        self.batch_rows[batch.rows] += 1
-        self.fired[batch.reason] += 1
-        self.padding_rows += batch.padded_rows - batch.rows
+        self._batches[batch.reason][batch.rows] += 1
         tickets = batch.tickets if batch.shares is None else _first_time(batch.tickets, batch.shares)
         if tickets:
             self._waited(tickets, now)
@@ -114,18 +127,27 @@ class Counters(Generic[T]):
             if ticket.enqueued == enqueued and ticket.traffic is traffic:
                 count += 1
             else:
-                self._count_waits(traffic, now - enqueued, count)
+                self._waits[traffic].add(now - enqueued, count)
                 enqueued, traffic, count = ticket.enqueued, ticket.traffic, 1
-        self._count_waits(traffic, now - enqueued, count)
+        self._waits[traffic].add(now - enqueued, count)
 
-    def _count_waits(self, traffic: TrafficClass, seconds: float, count: int) -> None:
-        self._queue_counts[traffic][bisect_left(QUEUE_SECONDS, seconds)] += count
-        self._queue_seconds[traffic] += seconds * count
+    def fired(self) -> dict[FireReason, int]:
+        """How many batches were started for which reason."""
+        return {reason: number for reason, counts in self._batches.items() if (number := sum(counts))}
+
+    def batch_rows(self) -> dict[int, int]:
+        """How many batches had so many rows."""
+        by_rows = map(sum, zip(*self._batches.values(), strict=True))
+        return {rows: number for rows, number in enumerate(by_rows) if number}
+
+    def padding_rows(self) -> int:
+        """Rows that were run for nothing."""
+        return sum(number * (self._sizes[rows] - rows) for rows, number in self.batch_rows().items())
 
     def by_class(self) -> dict[TrafficClass, ClassStatistics]:
         return {
             traffic: ClassStatistics(
-                Histogram(QUEUE_SECONDS, tuple(self._queue_counts[traffic]), self._queue_seconds[traffic]),
+                self._waits[traffic].histogram(),
                 dict(self.dropped[traffic]),
                 self.cancelled[traffic],
             )

@@ -17,11 +17,13 @@ _SPARE = 64
 class Account:
     """One tenant in one class of traffic."""
 
-    __slots__ = ("flows", "tag", "weight")
+    __slots__ = ("flows", "tag", "turn", "weight")
 
     def __init__(self, weight: float, tag: float) -> None:
         self.weight = weight
         self.tag = tag
+        self.turn = tag
+        """The tag that it will have by then, for whoever looks ahead."""
         self.flows = 0
         """Lanes and levels in which it has something queued."""
 
@@ -52,20 +54,25 @@ class Shares:
             account = self._accounts[tenant] = Account(self._weights.get(tenant, 1.0), self.now)
         return account
 
-    def joins(self, account: Account) -> None:
-        """One more flow of this account has something queued."""
+    def join(self, tenant: str) -> Account:
+        """One more flow of a tenant has something queued: its account."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            account = self.account(tenant)
         if not account.flows:
             self.busy += 1
             if account.tag < self.now:
                 account.tag = self.now
         account.flows += 1
+        return account
 
     def leaves(self, account: Account) -> None:
         """One flow less."""
         account.flows -= 1
         if not account.flows:
             self.busy -= 1
-            self._latest = max(self._latest, account.tag)
+            if self._latest < account.tag:
+                self._latest = account.tag
             if not self.busy:
                 self.now = self._latest  # nobody is owed anything: all start level again
 

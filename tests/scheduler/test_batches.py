@@ -200,6 +200,21 @@ def test_whoever_was_told_something_is_to_be_polled(policy: PolicyName) -> None:
     assert story.scheduler.next_wakeup() == 2.0
     story.poll(at=3.0)
     assert story.scheduler.next_wakeup() is None
+    story.submit("b", at=3.5)
+    story.poll(at=3.5)
+    story.scheduler.finish(story.running.pop(), 4.0, 1.0)
+    assert story.scheduler.next_wakeup() == 4.0
+    story.poll(at=4.0)
+    story.scheduler.finish(story.running.pop(), 5.0, 1.0)
+    assert story.scheduler.next_wakeup() is None, "nobody waits"
+
+
+@pytest.mark.parametrize("policy", [PolicyName.EAGER, PolicyName.FIXED])
+def test_whoever_may_be_answered_now_is_to_be_polled(policy: PolicyName) -> None:
+    """With preserve_ordering, even if nobody waits any more."""
+    story = Story(Settings(policy=policy, preserve_ordering=True))
+    story.submit("a")
+    story.poll()
     story.scheduler.finish(story.running.pop(), 4.0, 1.0)
     assert story.scheduler.next_wakeup() == 4.0
 

@@ -26,12 +26,28 @@ def test_what_cannot_be_done_in_time_is_refused() -> None:
     assert story.refused(rows=4, deadline=1.9) is Reason.HOPELESS
 
 
+def test_an_oversize_request_takes_as_long_as_its_batches() -> None:
+    """One after the other: a deadline that is enough for one batch may be too early for all."""
+    story = deadline()
+    assert story.refused(rows=16, deadline=6.0) is None
+    assert story.refused(rows=16, deadline=5.9) is Reason.HOPELESS
+
+
 def test_the_batch_that_runs_is_waited_for() -> None:
     """With every instance taken nothing starts before one should end."""
     story = deadline()
     story.busy(rows=4)  # ends at 2
     assert story.refused(deadline=3.2) is Reason.HOPELESS
     assert story.refused(deadline=3.25) is None
+
+
+def test_the_first_instance_to_be_free_counts() -> None:
+    """Of several that are taken, whichever started last."""
+    story = deadline(instances=2)
+    story.busy(rows=1)  # ends at 1.25
+    story.busy(rows=4)  # ends at 2
+    assert story.refused(deadline=2.4) is Reason.HOPELESS
+    assert story.refused(deadline=2.5) is None
 
 
 def test_an_instance_that_should_be_free_is_taken_for_free() -> None:
@@ -148,6 +164,17 @@ def test_the_operators_delay_is_a_cap() -> None:
     story.submit("a", at=1000.0, deadline=1100.0)
     assert story.poll(at=1000.0) == []
     assert story.scheduler.next_wakeup() == 1000.0625
+
+
+@pytest.mark.parametrize("others", [0, 40])
+def test_whoever_goes_first_has_waited_for_company(others: int) -> None:
+    """The delay is that of the first in the order of service, among few and among many, not of whoever came first."""
+    story = deadline(instances=4, max_batch_rows=64, max_queue_delay=0.125, levels=2, ageing=inf)
+    busy_at(story, 64.0, until=1000.0)
+    story.submit("low", *["other"] * others, level=2, at=1000.0, deadline=1100.0)
+    story.submit("high", level=1, at=1000.0625, deadline=1100.0)
+    assert story.poll(at=1000.0625) == []
+    assert story.scheduler.next_wakeup() == 1000.1875
 
 
 def test_draining_waits_for_nobody() -> None:

@@ -182,6 +182,19 @@ def test_a_need_is_found_again_when_another_model_comes() -> None:
     assert shared.poll(at=5000.0) == ""
 
 
+def test_the_end_of_a_batch_is_for_the_other_models_too() -> None:
+    """Its own model has nothing more to do, but the device is free."""
+    shared = Shared(eager(), eager())
+    shared.models[0].submit(Named("a"), 0.0)
+    shared.poll()
+    shared.models[1].submit(Named("b"), 0.0)
+    assert shared.poll() == ""
+    assert shared.device.next_wakeup() is None
+    shared.finish(at=3.0)
+    assert shared.device.next_wakeup() == 3.0
+    assert shared.poll(at=3.0) == "b"
+
+
 def test_expired_requests_are_dropped_while_the_device_is_taken() -> None:
     """And it wakes up for them."""
     shared = Shared(eager(), eager())

@@ -148,9 +148,9 @@ def test_who_waits_in_an_inbox_shares_until_the_last_has_left() -> None:
     for ticket in tickets:
         lanes.add(ticket)
     assert lanes.shares[0].busy == 0
-    assert tier.inbox.take(1) == tickets[:1]
+    assert tier.inbox.take(1) == (tickets[:1], 1)
     assert lanes.shares[0].busy == 3
-    assert tier.inbox.take(1) == tickets[2:3]
+    assert tier.inbox.take(1) == (tickets[2:3], 1)
     assert lanes.shares[0].busy == 2
     tickets[3].state = State.GONE
     tier.inbox.left(tickets[3])

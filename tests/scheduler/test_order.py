@@ -215,6 +215,30 @@ def test_lanes_take_turns_by_their_first_requests(policy: PolicyName) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("others", [0, 20])
+def test_whoever_comes_later_begins_where_those_are_who_are_served(policy: PolicyName, others: int) -> None:
+    """Among few and among many: what it did not use before it came is not saved up."""
+    story = Story(Settings(policy=policy, max_batch_rows=1))
+    story.busy()
+    story.submit("a1", "a2", "a3", *["a"] * others, tenant="a")
+    story.submit("c1", "c2", "c3", *["c"] * others, tenant="c")
+    assert [story.finish()[0] for _ in range(4)] == ["a1", "c1", "a2", "c2"]
+    story.submit("b1", "b2", tenant="b")
+    assert [story.finish()[0] for _ in range(4)] == ["b1", "a3", "c3", "b2"]
+
+
+@BOTH
+def test_a_tenant_that_was_served_at_one_level_waits_for_its_turn_at_the_next(policy: PolicyName) -> None:
+    """Where levels have become equal by waiting, it is the tenants' shares that decide."""
+    story = Story(Settings(policy=policy, max_batch_rows=2, levels=2, ageing=1.0))
+    story.busy()
+    story.submit("old", tenant="a", level=2, at=0.0)
+    story.submit("new", tenant="a", level=1, at=1.5)
+    story.submit("other", tenant="b", level=1, at=1.5)
+    assert story.finish(at=1.5) == ["old other"]
+
+
+@BOTH
 def test_a_request_that_does_not_fit_closes_its_class_but_not_the_batch(policy: PolicyName) -> None:
     """No equal overtakes it, and bulk fills what it leaves."""
     story = Story(Settings(policy=policy, max_batch_rows=4))
@@ -227,13 +251,16 @@ def test_a_request_that_does_not_fit_closes_its_class_but_not_the_batch(policy: 
 
 @BOTH
 @pytest.mark.parametrize("others", [0, 40])
-def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(policy: PolicyName, others: int) -> None:
-    """A lower level is no way past it either, among few or many."""
-    story = Story(Settings(policy=policy, max_batch_rows=4, levels=2))
+@pytest.mark.parametrize("waited", [0.0, 1.5])
+def test_a_request_that_does_not_fit_closes_its_class_over_all_levels(
+    policy: PolicyName, others: int, waited: float
+) -> None:
+    """A lower level is no way past it either, among few or many, and whether they have risen by waiting or not."""
+    story = Story(Settings(policy=policy, max_batch_rows=4, levels=2, ageing=1.0))
     story.submit("i1", rows=3, level=1)
     story.submit("i2", rows=2, level=1)
     story.submit("i3", *["other"] * others, rows=1, level=2)
-    assert story.all_batches()[:2] == ["i1", "i2 i3 other" if others else "i2 i3"]
+    assert story.all_batches(at=waited)[:2] == ["i1", "i2 i3 other" if others else "i2 i3"]
 
 
 @BOTH

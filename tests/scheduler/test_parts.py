@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock_scheduler import State, Ticket
 from penstock_scheduler.agenda import Agenda
-from penstock_scheduler.cost import CostModel, p95
+from penstock_scheduler.cost import CostModel, _Window, percentile
 from penstock_scheduler.padding import bucket_of, row_sizes
 from penstock_scheduler.rate import Rate
 from penstock_scheduler.tenants import Shares
@@ -84,11 +84,26 @@ def test_an_agenda_keeps_the_living_when_the_dead_go() -> None:
 
 
 def test_the_percentile_is_one_of_the_values() -> None:
-    """The least that 95 % do not exceed."""
-    assert p95([7.0]) == 7.0
-    assert p95(list(range(1, 21))) == 19
-    assert p95(list(range(1, 22))) == 20
-    assert p95(list(range(1, 65))) == 61
+    """The least that so many percent do not exceed."""
+    assert percentile([7.0], 95) == 7.0
+    assert percentile(list(range(1, 21)), 95) == 19
+    assert percentile(list(range(1, 22)), 95) == 20
+    assert percentile(list(range(1, 65)), 95) == 61
+    assert percentile(list(range(1, 65)), 100) == 64
+
+
+@pytest.mark.parametrize("percent", [95, 100])
+@pytest.mark.parametrize("most", [3, 1000])
+def test_a_window_knows_the_percentile_of_its_last_values(percent: int, most: int) -> None:
+    """Whatever comes and is forgotten, it is that of the last 64; that it has moved is said once it is by 2 %."""
+    window, random, said = _Window(percent), Random(percent), 0.0
+    values: list[float] = []
+    for _ in range(1000):
+        values.append(float(random.randint(1, most)))
+        has_moved = window.add(values[-1])
+        assert window.percentile == percentile(sorted(values[-64:]), percent)
+        assert has_moved == (abs(window.percentile - said) > 0.02 * said)
+        said = window.percentile if has_moved else said
 
 
 def test_costs_lie_on_lines_between_what_was_measured() -> None:
@@ -171,17 +186,16 @@ def test_rates_follow() -> None:
 def test_shares_are_opened_level() -> None:
     """A new account starts where those are that are being served; all start level when nobody is."""
     shares = Shares({"big": 4.0})
-    big, other = shares.account("big"), shares.account("other")
-    shares.joins(big)
+    big = shares.join("big")
     shares.serve(big, 8)
     assert big.tag == 2.0
     shares.serve(big, 8)
-    shares.joins(other)
+    other = shares.join("other")
     assert other.tag == shares.now == 2.0
     shares.leaves(big)
     shares.leaves(other)
     assert shares.now == 4.0
-    shares.joins(other)
+    assert shares.join("other") is other
     assert other.tag == 4.0
     assert len(shares) == 2
 

@@ -38,6 +38,8 @@ _FILLING = 1.25
 _PATIENCE_GAIN = 0.05
 _PATIENCE_MOVED = 0.01
 
+_FULL = FireReason.FULL  # looking a member up in its enum takes longer than the line where it is used
+
 
 class Deadline(LanePolicy[T]):
     """See the module's text."""
@@ -63,7 +65,7 @@ class Deadline(LanePolicy[T]):
                 self._patience = patience if known == inf else known + _PATIENCE_GAIN * (patience - known)
 
     def soonest(self, now: float) -> float:
-        end = self._running.next_end()
+        end = self._running.next_end
         return (end if end > now else now) + self._cost.margin
 
     def drain(self) -> None:
@@ -95,12 +97,12 @@ class Deadline(LanePolicy[T]):
         """
         # If all of it, one batch after the other, is in time for the first deadline of all, nobody is hopeless.
         end = start + self._cost.of(lane.rows)
-        if end > self._earliest(end):
+        if end > self._deadlines.bound and end > self._deadlines.earliest():
             self._drop_hopeless(lane, now, drop)
             if not lane.rows:
                 return None
         if lane.rows >= self._max_rows:
-            return FireReason.FULL
+            return _FULL
         need = self._need(now)
         if lane.rows >= need:
             return FireReason.RATE
@@ -128,11 +130,10 @@ class Deadline(LanePolicy[T]):
 
     def _deferred(self, lane: Lane[T], need: int, now: float) -> FireReason | None:
         """Why a batch of fewer rows than are needed starts now; None: it waits, and `wakeup` says until when."""
-        flow = lane.first(now)
-        assert flow is not None, "a lane with rows has a first flow"
-        assert flow.head is not None, "and that has a head"
+        head = lane.head(now)
+        assert head is not None, "a lane with rows has a first request"
         latest = self._deadlines.earliest() - self._cost.margin - self._cost.table[lane.rows + 1] - self.blocking
-        company = flow.head.enqueued + min(_FILLING * (need - 1) * self.rate.gap(), self._max_delay)
+        company = head.enqueued + min(_FILLING * (need - 1) * self.rate.gap(), self._max_delay)
         if now >= latest:
             return FireReason.DEADLINE
         if now >= company:

@@ -10,7 +10,8 @@ measured, for each size of batch (in powers of two):
 
 What counts is the CPU time of a run, since these models do nothing but compute. The clock would say how busy the
 machine is: in a thread, the end of a run waits for the interpreter as long as the loop is busy, and on the loop a few
-runs that another process has interrupted would send a fast model away for good.
+runs that another process has interrupted would send a fast model away for good. Asking for it is a system call, so of a
+size that is known only every eighth run is measured.
 
 The first run of a size is not counted, since it is a cold one. What is known of one size serves its neighbours, each
 until it is found to be slow itself: a smaller batch of a model takes no longer, and one of up to twice the rows at most
@@ -31,6 +32,7 @@ INLINE_SECONDS = 200e-6
 """The bound, unless the operator chooses another."""
 _HOP_SECONDS = 50e-6
 _WINDOW = 32
+_EVERY = 8
 _LEAVE = 2.0
 _SLOW = 100.0
 
@@ -45,7 +47,7 @@ class Threads:
 class _Size:
     """One size of batch: where it runs, and what its last runs there took."""
 
-    __slots__ = ("_ordered", "_recent", "is_inline", "is_known", "is_slow", "is_warm", "last", "p95")
+    __slots__ = ("_ordered", "_recent", "is_inline", "is_known", "is_slow", "is_warm", "last", "p95", "skipped")
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
@@ -57,6 +59,7 @@ class _Size:
         self.is_slow = False
         """It ran on the loop once, and must not again."""
         self.last = 0.0
+        self.skipped = 0
         self.p95 = 0.0
 
     def add(self, seconds: float, bound: float) -> None:
@@ -106,6 +109,14 @@ class Inline:
         if size is None or not size.is_inline or self._never:
             return False
         return not others or size.p95 <= _HOP_SECONDS
+
+    def wants(self, rows: int) -> bool:
+        """Whether to measure the next run of a batch of `rows` on the loop."""
+        size = self._sizes.get(rows.bit_length())
+        if size is None or not size.is_known:
+            return True
+        size.skipped = (size.skipped + 1) % _EVERY
+        return not size.skipped
 
     def ran(self, rows: int, seconds: float) -> None:
         """A batch of `rows` took so many seconds of CPU, wherever it ran."""

@@ -89,6 +89,8 @@ class ThreadRunner:
     def start(self, batch: ModelBatch, done: Done) -> Outcome | None:
         inline = None if self._in_thread else self._inline
         if inline is not None and inline.may_run(batch.rows, others=self._threads.long > 0):
+            if not inline.wants(batch.rows):
+                return run(self._instance, batch, self._name)
             began = time.thread_time()
             outcome = run(self._instance, batch, self._name)
             inline.ran(batch.rows, time.thread_time() - began)

@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock_server.engine.jobs import Job, Outputs
 from penstock_server.models.spec import ModelSpec
-from penstock_server.tensors.codec import Array
+from penstock_server.tensors.codec import Array, Buffer, dtype_of
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
@@ -47,9 +47,9 @@ def _kind(value: object) -> str:
 
 
 def _check(array: Array, tensor: TensorSpec, spec: ModelSpec, rows: int) -> Array:
-    code = tensor.datatype.numpy
-    if array.dtype != code and not (code == "O" and array.dtype.kind in "SU"):
-        raise BadOutput(f"output '{tensor.name}' has numpy type {array.dtype}, not {tensor.datatype.name}'s {code}")
+    if array.dtype != dtype_of(tensor.datatype) and not (tensor.datatype.numpy == "O" and array.dtype.kind in "SU"):
+        wanted = f"{tensor.datatype.name}'s {tensor.datatype.numpy}"
+        raise BadOutput(f"output '{tensor.name}' has numpy type {array.dtype}, not {wanted}")
     shape: tuple[int, ...] = array.shape
     if spec.max_batch_size:
         if not shape or shape[0] != rows:
@@ -57,7 +57,7 @@ def _check(array: Array, tensor: TensorSpec, spec: ModelSpec, rows: int) -> Arra
         shape = shape[1:]
     reshape = spec.output_reshapes.get(tensor.name)
     expected = tensor.shape if reshape is None else reshape.model
-    if len(shape) != len(expected) or any(e not in (-1, a) for a, e in zip(shape, expected, strict=True)):
+    if shape != expected and not _fits(shape, expected):
         raise BadOutput(f"output '{tensor.name}' has shape {show_shape(array.shape)}, not {show_shape(expected)}")
     if reshape is None:
         return array
@@ -65,16 +65,22 @@ def _check(array: Array, tensor: TensorSpec, spec: ModelSpec, rows: int) -> Arra
     return array.reshape((rows, *client_shape) if spec.max_batch_size else client_shape)
 
 
+def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    return len(shape) == len(expected) and all(e in (-1, a) for a, e in zip(shape, expected, strict=True))
+
+
 class BatchOutputs:
     """What a batch has returned, checked: the wanted outputs by index. Each request of it gets some of the rows."""
 
-    __slots__ = ("arrays", "batched", "memo")
+    __slots__ = ("arrays", "batched", "memo", "raws")
 
     def __init__(self, arrays: Mapping[int, Array], batched: bool) -> None:
         self.arrays = arrays
         self.batched = batched
         self.memo: dict[object, object] = {}
         """Whatever an answering request wants to have ready for others of its kind in the batch."""
+        self.raws: dict[int, Buffer] = {}
+        """The arrays as bytes, likewise; of those that anybody has asked for."""
 
     def of(self, job: Job, start: int, end: int) -> list[Array]:
         """The outputs of one request, as views."""

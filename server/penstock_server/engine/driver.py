@@ -192,7 +192,7 @@ class Driver:
         self.scheduler.finish(batch, run.ended, self._cost(run, result))
         self._idle.append((run.runner, run.slot))
         if not at_once:
-            self._turns.soon()
+            self._go_on()
         if batch.shares is not None:
             for job in batch.tickets:
                 if job.is_settled:
@@ -204,7 +204,12 @@ class Driver:
             self._loop.call_soon(self._deliver_later, run, model_batch, result, over)
         else:
             self._deliver(run, model_batch, result, over)
-            self._turns.soon()  # after what the answers have asked of the loop: they are written before
+            self._go_on()  # after what the answers have asked of the loop: they are written before
+
+    def _go_on(self) -> None:
+        """Take a turn after a batch, if there is anything to do."""
+        if self.scheduler.needs_poll or self._incoming or self._on_idle is not None:
+            self._turns.soon()
 
     @property
     def _has_work(self) -> bool:
@@ -250,7 +255,7 @@ class Driver:
         """Answer a batch's requests. `over` are those that are over with it: one in parts is with its last one."""
         batch = run.batch
         started, ended, rows = model_batch.started, model_batch.ended, model_batch.rows
-        times = JobTimes(run.assembly, started, ended, rows, batch.reason.name.lower())
+        times = JobTimes(run.assembly, started, ended, rows, batch.reason)
         for job in batch.tickets:
             job.times = times
         if not isinstance(result, Failure):
@@ -337,6 +342,8 @@ _plan_outputs = attrgetter("plan.outputs")
 
 def _wanted(jobs: Sequence[Job]) -> Sequence[int]:
     """The outputs that some request asks for, by index, ascending."""
+    if len(jobs) == 1:
+        return jobs[0].plan.outputs
     first, *others = set(map(_plan_outputs, jobs))
     return sorted(set[int](first).union(*others)) if others else first
 

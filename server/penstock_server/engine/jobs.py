@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from penstock_scheduler import Reason, State, Ticket, TrafficClass
+from penstock_scheduler import FireReason, Reason, State, Ticket, TrafficClass
 from penstock_server.backends.base import ModelBatch, RequestInfo
 from penstock_server.errors import Failure
 from penstock_server.tensors.codec import Array, Buffer
@@ -178,9 +178,12 @@ class StreamedJob(Job):
             self.batch.flow.give_withheld()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class JobTimes:
-    """Where a request's time went, on `time.monotonic()`; one object for all jobs of a batch."""
+    """Where a request's time went, on `time.monotonic()`; one object for all jobs of a batch.
+
+    Nobody changes it; it is not frozen because that costs.
+    """
 
     assembly: float
     """When its batch was begun to be put together: until then it was queued."""
@@ -188,5 +191,5 @@ class JobTimes:
     output: float
     rows: int
     """Rows of the batch."""
-    reason: str
+    reason: FireReason
     """Why the batch was started."""

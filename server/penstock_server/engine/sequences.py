@@ -280,6 +280,13 @@ class SequenceDriver(Driver):
     def _has_work(self) -> bool:
         return super()._has_work or self.table.has_news
 
+    def _go_on(self) -> None:
+        if self.table.has_news:
+            self._turns.soon()
+        else:
+            self._alarm.set(self.table.next_wakeup())
+            super()._go_on()
+
     def _with_axis(self, states: Tensors) -> Tensors:
         return states if self._spec.batched else {name: array[0] for name, array in states.items()}
 
@@ -341,7 +348,6 @@ class SequenceDriver(Driver):
             if not step.is_over:  # it is if the answer of another one has cancelled it while it was paused
                 self.table.finish(step, now)
             job.step = None  # which knows it: together they would be garbage that only the collector finds
-        self._turns.soon()
 
     def _go_round(self, job: Job) -> None:
         """Queue a step that is not finished again."""

@@ -15,6 +15,8 @@ simple (classes, strings, a response that is too large) `respond` makes the resp
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.open_inference_pb2 import ModelInferResponse
@@ -73,112 +75,123 @@ def build_response(plan: Plan, request_id: str, outputs: Outputs) -> tuple[Model
 class Template:
     """The response to every request of a plan, without id and data."""
 
-    __slots__ = ("_heads", "_is_simple", "_shapes", "_start", "plan", "wrapping")
+    __slots__ = ("_is_fixed", "_is_simple", "_layout", "_shapes", "plan", "wrapping")
 
     def __init__(self, plan: Plan, wrapping: Wrapping | None = None) -> None:
         self.plan = plan
         self.wrapping = wrapping
-        outputs = plan.version.spec.outputs
-        self._is_simple = (
-            bool(plan.outputs)
-            and not any(plan.classes)
-            and all(outputs[index].datatype.itemsize for index in plan.outputs)
-        )
-        self._start = b""  # model name and version
-        self._shapes: list[tuple[int, ...]] | None = None  # of the outputs that the heads were made for
-        self._heads: list[bytes] = []  # what goes before the data of each output
+        tensors = [plan.version.spec.outputs[index] for index in plan.outputs]
+        self._is_simple = bool(tensors) and not any(plan.classes) and all(each.datatype.itemsize for each in tensors)
+        self._is_fixed = all(-1 not in each.shape for each in tensors)
+        self._layout: _Layout | None = None
+        self._shapes: list[tuple[int, ...]] = []  # of the outputs that it is for, without the batch axis
 
     def rows(self, outputs: BatchOutputs, id_field: bytes, start: int, end: int, max_bytes: int) -> list[Buffer] | None:
         """The response to the request with these rows of a batch; None if it has to be made from the arrays."""
         cut = outputs.memo.get(self)
         if not isinstance(cut, Cut):
-            cut = outputs.memo[self] = self.cut(outputs, max_bytes)
-        if cut is None or len(id_field) > cut.room:
+            cut = outputs.memo[self] = self.cut(outputs)
+        if cut is None or cut.layout.size + len(id_field) > max_bytes:
             return None
-        return cut.parts(id_field, start, end)
+        return cut.layout.parts(cut.data, id_field, start, end)
 
-    def cut(self, outputs: BatchOutputs, max_bytes: int) -> "Cut | None":
+    def cut(self, outputs: BatchOutputs) -> "Cut | None":
         """The responses to this plan's requests of a batch; None if they have to be made from the arrays."""
         if not self._is_simple:
             return None
-        arrays = [outputs.arrays[index] for index in self.plan.outputs]
-        rows = self.plan.rows
-        shapes = [(rows, *array.shape[1:]) for array in arrays] if outputs.batched else [a.shape for a in arrays]
-        if shapes != self._shapes:
-            self._make(shapes)
-        return Cut(self, self._start, self._heads, arrays, max_bytes, outputs.batched)
+        layout, indices = self._layout, self.plan.outputs
+        if layout is None or not self._is_fixed:
+            layout = self._lay_out(outputs)
+        heads, rows = layout.heads, layout.row_bytes
+        return Cut(layout, [(heads[at], _raw_in(outputs, index), rows[at]) for at, index in enumerate(indices)])
 
-    def _make(self, shapes: list[tuple[int, ...]]) -> None:
-        spec, version = self.plan.version.spec, self.plan.version.version
-        start = ModelInferResponse(model_name=spec.name, model_version=str(version))
-        middle = ModelInferResponse()
-        heads: list[bytes] = []
-        for index, shape in zip(self.plan.outputs, shapes, strict=True):
-            tensor = spec.outputs[index]
-            middle.outputs.add(name=tensor.name, datatype=tensor.datatype.name, shape=shape)
-            size = tensor.datatype.itemsize
-            for axis in shape:
-                size *= axis
-            heads.append(_raw_head(size))
-        heads[0] = middle.SerializeToString() + heads[0]
-        self._shapes, self._start, self._heads = shapes, start.SerializeToString(), heads
+    def _lay_out(self, outputs: BatchOutputs) -> "_Layout":
+        first = 1 if outputs.batched else 0
+        shapes = [outputs.arrays[index].shape[first:] for index in self.plan.outputs]
+        if self._layout is None or shapes != self._shapes:
+            self._shapes = shapes
+            self._layout = _Layout(self.plan, shapes, outputs.batched, self.wrapping)
+        return self._layout
 
 
-class Cut:
+Data = list[tuple[bytes, Buffer, int]]
+"""For each output what goes before its data, the data of the whole batch, and the bytes of a row."""
+
+
+class Cut(NamedTuple):
     """The responses to the requests of one plan in one batch."""
 
-    __slots__ = ("_id_size", "_is_joined", "_lead", "_raws", "_size", "_start", "_wrapping", "room")
+    layout: "_Layout"
+    data: Data
 
-    def __init__(
-        self,
-        template: Template,
-        start: bytes,
-        heads: Sequence[bytes],
-        arrays: Sequence[Array],
-        max_bytes: int,
-        batched: bool,
-    ) -> None:
-        self._wrapping = template.wrapping
-        self._start = start
+
+class _Layout:
+    """What the responses of a plan have in common, for outputs of the same shapes."""
+
+    __slots__ = ("_id_size", "_is_joined", "_lead", "_start", "_wrapping", "heads", "row_bytes", "size")
+
+    def __init__(self, plan: Plan, shapes: Sequence[tuple[int, ...]], batched: bool, wrapping: Wrapping | None) -> None:
+        """`shapes` are the outputs', without the batch axis."""
+        spec = plan.version.spec
+        middle = ModelInferResponse()
+        self.heads: list[bytes] = []
+        """What goes before the data of each output."""
+        self.row_bytes: list[int] = []
+        """Of each; an output without a batch axis has one row."""
+        self.size = 0
+        """Of a response, but for its id."""
+        rows = plan.rows if batched else 1
+        for index, shape in zip(plan.outputs, shapes, strict=True):
+            tensor = spec.outputs[index]
+            middle.outputs.add(
+                name=tensor.name, datatype=tensor.datatype.name, shape=(rows, *shape) if batched else shape
+            )
+            row = prod(shape) * tensor.datatype.itemsize
+            self.row_bytes.append(row)
+            self.heads.append(_raw_head(rows * row))
+            self.size += rows * row
+        self.heads[0] = middle.SerializeToString() + self.heads[0]
+        start = ModelInferResponse(model_name=spec.name, model_version=str(plan.version.version))
+        self._start = start.SerializeToString()
+        self.size += len(self._start) + sum(map(len, self.heads))
+        self._is_joined = self.size <= _JOIN_BYTES
+        self._wrapping = wrapping
         # With a wrapping: what goes before an id of so many bytes, which is mostly the same for all.
         self._id_size = -1
-        self._lead = start
-        # For each output: its data, and the bytes of a row, of which an output without a batch axis has one.
-        self._raws: list[tuple[bytes, Buffer, int]] = []
-        rows = template.plan.rows
-        size = len(start)
-        for head, array in zip(heads, arrays, strict=True):
-            row = array.nbytes // (len(array) or 1) if batched else array.nbytes
-            size += len(head) + row * (rows if batched else 1)
-            raw = array.tobytes() if array.nbytes <= _JOIN_BYTES else raw_of(array, _ANY_SIZE)
-            self._raws.append((head, raw, row))
-        self._size = size
-        self._is_joined = size <= _JOIN_BYTES
-        self.room = max_bytes - size
-        """Bytes that the id's field may have."""
+        self._lead = self._start
 
-    def parts(self, id_field: bytes, start: int, end: int) -> list[Buffer]:
+    def parts(self, data: Data, id_field: bytes, start: int, end: int) -> list[Buffer]:
         """The response to the request with the rows from `start` to before `end`; `id_field` is its id, encoded."""
         wrapping = self._wrapping
         if wrapping is not None and len(id_field) != self._id_size:
             self._id_size = len(id_field)
-            size = self._size + self._id_size + len(wrapping.last)
+            size = self.size + self._id_size + len(wrapping.last)
             self._lead = wrapping.tag + varint(size) + self._start
         if self._is_joined:
             pieces: list[Buffer] = [self._lead, id_field]
-            for head, raw, row in self._raws:
+            for head, raw, row in data:
                 pieces += (head, raw[start * row : end * row])
             if wrapping is not None:
                 pieces.append(wrapping.last)
             return [b"".join(pieces)]
         before = self._lead + id_field
         parts: list[Buffer] = []
-        for head, raw, row in self._raws:
+        for head, raw, row in data:
             parts += (before + head, memoryview(raw)[start * row : end * row])
             before = b""
         if wrapping is not None:
             parts.append(wrapping.last)
         return parts
+
+
+def _raw_in(outputs: BatchOutputs, index: int) -> Buffer:
+    """An output's data, of the whole batch: once for all plans."""
+    raw = outputs.raws.get(index)
+    if raw is None:
+        array = outputs.arrays[index]
+        raw = array.tobytes() if array.nbytes <= _JOIN_BYTES else raw_of(array, _ANY_SIZE)
+        outputs.raws[index] = raw
+    return raw
 
 
 def id_field(request_id: str) -> bytes:

@@ -26,7 +26,7 @@ def server_timing(job: Job, now: float) -> Trailers:
         f"compute;dur={_ms(times.output - times.infer)}",
         f"reply;dur={_ms(now - times.output)}",
         total,
-        f'batch;desc="{times.rows} {times.reason}"',
+        f'batch;desc="{times.rows} {times.reason.name.lower()}"',
     )
     return (("server-timing", ", ".join(parts)),)
 

@@ -120,6 +120,16 @@ def test_beside_others_only_what_is_shorter_than_the_way_to_a_thread(seconds: fl
     assert inline.may_run(1, others=True) is beside_others
 
 
+def test_of_a_size_that_is_known_some_runs_are_measured() -> None:
+    """Every run until a window was measured on the loop, then every eighth."""
+    inline = told(warm(), 10e-6)
+    for _ in range(WINDOW):
+        assert inline.wants(1)
+        inline.ran(1, 10e-6)
+    assert [inline.wants(1) for _ in range(24)] == [False] * 7 + [True] + [False] * 7 + [True] + [False] * 7 + [True]
+    assert inline.wants(2)
+
+
 def test_several_instances_run_at_the_same_time() -> None:
     """On the loop they could not, so the bound is the way to the thread."""
     assert not told(warm(instances=2), 51e-6).may_run(1, others=False)

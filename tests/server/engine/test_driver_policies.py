@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock_scheduler import Bounds, Reason
+from penstock_scheduler import Bounds, FireReason, Reason
 from penstock_server.engine.driver import SharedDevice
 from penstock_server.engine.jobs import JobTimes, Refused
 from penstock_server.errors import Failure
@@ -493,7 +493,7 @@ async def test_the_times_of_a_request(make_stage: MakeStage) -> None:
     assert isinstance(times, JobTimes)
     assert times is asks[1].job.times
     assert asks[0].job.arrived <= times.assembly <= times.infer <= times.output <= time.monotonic()
-    assert (times.rows, times.reason) == (4, "idle")
+    assert (times.rows, times.reason) == (4, FireReason.IDLE)
     never = stage.ask(3, deadline=0.0)
     await never.outcome()
     assert never.job.times is None

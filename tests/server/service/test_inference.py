@@ -204,7 +204,7 @@ async def test_what_nobody_foresaw_is_not_told(
     in_responding, _ = house.ask(2)
     batch = await house.stage.next_batch()
     with monkeypatch.context() as patch:
-        patch.setattr("penstock_server.service.respond.Cut.parts", broken)
+        patch.setattr("penstock_server.service.respond.Template.rows", broken)
         batch.finish()
     for reply in (in_decoding, in_responding):
         failure = await reply.failure()
