@@ -207,7 +207,11 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
     versions: list[ServedVersion] = []
 
     async def load(
-        text: str | bytes, batching: str, more: str = "max_batch_size: 4", tensors: str = TENSORS
+        text: str | bytes,
+        batching: str,
+        more: str = "max_batch_size: 4",
+        tensors: str = TENSORS,
+        idle: str = IDLE,
     ) -> ServedVersion:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
@@ -215,7 +219,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
             (folder / "model.onnx").write_bytes(text)
         else:
             (folder / "model.py").write_text(text)
-        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {IDLE} {batching} }}")
+        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {idle} {batching} }}")
         backends = {backend.name: backend for backend in (PythonBackend(), OnnxBackend(1))}
         model = await load_model(scan(tmp_path).models["m"], backends, LoadSettings())
         assert model.ready, model.states
@@ -383,6 +387,15 @@ async def test_a_deadline_that_has_passed_ends_the_sequence(load: Load) -> None:
     late = step(version, 1, deadline=time.monotonic() - 1)
     assert not isinstance(await late.outcome(), list | Failure)
     assert (await step(version, 1).failure()).status is Status.INVALID_ARGUMENT
+
+
+async def test_a_sequence_that_is_idle_too_long_gives_its_seat_back(load: Load) -> None:
+    """By time alone: nothing else happens meanwhile."""
+    idle = "max_sequence_idle_microseconds: 1000"
+    version = await load(ADDER, f"direct {{}} {STATE}", "max_batch_size: 1", idle=idle)
+    first, waiting = step(version, 1, 1, start=True), step(version, 2, 2, start=True, end=True)
+    assert (await first.y(), await waiting.y()) == (1, 2)
+    assert driver_of(version).sequence_statistics().idle_ended == 1
 
 
 async def test_a_forgotten_sequence_gives_its_seat_back(load: Load) -> None:
