@@ -212,6 +212,11 @@ class SequenceTable(Generic[P]):
         return not self._sequences
 
     @property
+    def has_news(self) -> bool:
+        """Whether `poll` has something to tell, whatever the time."""
+        return bool(self._effects)
+
+    @property
     def unended(self) -> int:
         """Sequences whose END has not come, but for those that somebody will `forget`."""
         return sum(not sequence.closed and not sequence.lasts for sequence in self._sequences.values())

@@ -198,7 +198,7 @@ class Driver:
                 if job.is_settled:
                     job.let_go()
             over = [job for job in over if job.rows <= self._largest or job.state is State.DONE or job in failed]
-        if self._held is None and not at_once and (self.scheduler.queued or self._incoming):
+        if self._held is None and not at_once and self._has_work:
             # An instance that has work to do does not wait until the answers are written.
             self._delivering += 1
             self._loop.call_soon(self._deliver_later, run, model_batch, result, over)
@@ -210,6 +210,11 @@ class Driver:
         """Take a turn after a batch, if there is anything to do."""
         if self.scheduler.needs_poll or self._incoming or self._on_idle is not None:
             self._turns.soon()
+
+    @property
+    def _has_work(self) -> bool:
+        """There is something for the next batch."""
+        return bool(self.scheduler.queued or self._incoming)
 
     def _checked(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome) -> "Result":
         """What the model has returned, independent of the slot; a failure if it is not what it should be."""

@@ -133,9 +133,9 @@ class Job(Ticket):
     def cancel(self) -> bool:
         """Forget it: it is not answered any more. It leaves the queue if it still waits there.
 
-        False if it was answered, or forgotten, before.
+        False if it was answered, or forgotten, before; or if it is a step of a sequence and over: then it will be.
         """
-        if not self._end():
+        if (self.step is not None and self.step.is_over) or not self._end():
             return False
         self.plan.version.driver.cancel(self)
         return True

@@ -76,7 +76,7 @@ class SequenceDriver(Driver):
             seats, idle=self._sequences.idle, max_waiting=_WAITING * settings.max_queued_rows
         )
         self.states = States(self._sequences.states, seats)
-        self._alarm = WakeUp(self._loop, self._perform)
+        self._alarm = WakeUp(self._loop, self._turns.soon)
 
     def __repr__(self) -> str:
         return f"<SequenceDriver {self._name}: {self.table!r}, {self.scheduler!r}>"
@@ -107,7 +107,7 @@ class SequenceDriver(Driver):
         refusal = self.table.submit(step, now)
         if refusal is not None:
             job.settle(self._refusal(refusal, info))
-        self._perform(now)
+        self._turns.soon()
 
     def cancel(self, job: Job) -> bool:
         step = job.step
@@ -115,13 +115,13 @@ class SequenceDriver(Driver):
         gone = self.table.cancel(step)
         if not gone and (super().cancel(job) or _is_paused(job)):
             self.table.finish(step, time.monotonic())  # it was ready, and will not run
-        self._perform()
+        self._turns.soon()
         return gone
 
     def forget(self, id: int | str) -> None:
         """The stream whose sequence this is has ended."""
         self.table.forget(_key(id, is_streams=True))
-        self._perform()
+        self._turns.soon()
 
     @property
     def unended_sequences(self) -> int:
@@ -182,9 +182,12 @@ class SequenceDriver(Driver):
 
     # What the table says.
 
-    def _perform(self, now: float | None = None) -> None:
-        if now is None:
-            now = time.monotonic()
+    def admit(self, now: float) -> None:
+        """Ask the table first: whatever happened to it since the last turn, that is once for all of it."""
+        self._perform(now)
+        super().admit(now)
+
+    def _perform(self, now: float) -> None:
         table = self.table
         while (wakeup := table.next_wakeup()) is not None and wakeup <= now:
             for effect in table.poll(now):
@@ -197,8 +200,6 @@ class SequenceDriver(Driver):
                         if sequence.seat is not None:
                             self.states.drop(sequence.seat)
         self._alarm.set(wakeup)
-        if self._on_idle is not None:
-            self._turns.soon()
 
     def _run_step(self, step: Step[Job], now: float) -> None:
         job = step.payload
@@ -207,7 +208,7 @@ class SequenceDriver(Driver):
             return
         if self._has_keys:
             self._set_key(step)
-        super().submit(job)
+        self._incoming.append(job)
 
     def _set_key(self, step: Step[Job]) -> None:
         """Steps with equal keys may share a batch."""
@@ -230,7 +231,7 @@ class SequenceDriver(Driver):
     def _lost(self, job: Job) -> None:
         assert job.step is not None
         self.table.lose(job.step, time.monotonic())
-        self._perform()
+        self._turns.soon()
 
     # A batch's life.
 
@@ -264,8 +265,27 @@ class SequenceDriver(Driver):
         return ModelBatch(inputs, rows, Infos(rows, partial(_infos, by_row)), names)
 
     def finished(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
-        """Deliver before the next batch starts: what follows a step, or goes round, belongs into that one."""
-        super().finished(run, model_batch, outcome, at_once=True)
+        """Sequences go on before the next batch starts, since what follows a step, or goes round, belongs into it.
+
+        What goes round is known when the answers are given; else they can wait until the next batch runs.
+        """
+        rounds = self._sequences.iterative or self._spec.decoupled
+        if not rounds:
+            now = time.monotonic()
+            for step in map(_step_of, run.batch.tickets):
+                self.table.finish(step, now)
+        super().finished(run, model_batch, outcome, at_once=at_once or rounds)
+
+    @property
+    def _has_work(self) -> bool:
+        return super()._has_work or self.table.has_news
+
+    def _go_on(self) -> None:
+        if self.table.has_news:
+            self._turns.soon()
+        else:
+            self._alarm.set(self.table.next_wakeup())
+            super()._go_on()
 
     def _with_axis(self, states: Tensors) -> Tensors:
         return states if self._spec.batched else {name: array[0] for name, array in states.items()}
@@ -328,7 +348,6 @@ class SequenceDriver(Driver):
             if not step.is_over:  # it is if the answer of another one has cancelled it while it was paused
                 self.table.finish(step, now)
             job.step = None  # which knows it: together they would be garbage that only the collector finds
-        self._perform()
 
     def _go_round(self, job: Job) -> None:
         """Queue a step that is not finished again."""

@@ -146,6 +146,25 @@ class StreamRequest:
         """The request has ended, and all its messages were given."""
         return self._ended and not self._reader.waiting and not self._reader.half
 
+    @property
+    def waits(self) -> bool:
+        """Something may be left that `next` would answer with once the reader has room again."""
+        return self._ended or self._reader.waiting > 0
+
+    def whole(self, data: Buffer) -> bytes | None:
+        """The message of a piece that is nothing but one, if it is the next and there is room: all that is to be done
+        with the piece. None: `feed` it. Who sends a message when the last was answered sends no others.
+        """
+        if type(data) is not bytes or self._room <= 0 or self._given_bytes >= self._window or not self._reader.is_empty:
+            return None
+        message = whole_message(data, self._limit)
+        if message is not None:
+            self._given.append((len(data), 0))
+            self._given_bytes += len(data)
+            self._room -= 1
+            self.messages += 1
+        return message
+
     def feed(self, data: Buffer) -> None:
         """Take more of the body. Call `next` until it answers None, then `settle`."""
         self._reader.feed(data)
@@ -163,20 +182,25 @@ class StreamRequest:
         if self._room <= 0 or (given and self._given_bytes >= self._window):  # the reader has as much as it may
             return None
         reader = self._reader
-        before = reader.taken
-        found = reader.next()
-        self._owed += reader.taken - before
-        if found is None:
-            if self._ended and reader.half:
-                raise Refusal(INTERNAL, NO_MESSAGE)
-            return None
-        given.append((self._owed, self._early))
-        self._given_bytes += self._owed + self._early
-        self._owed = self._early = 0
+        message: Buffer | None = reader.plain()
+        if message is not None:  # then nothing of it came before, so nothing is owed yet or was given back
+            owed, early = PREFIX_BYTES + len(message), 0
+        else:
+            before = reader.taken
+            found = reader.next()
+            owed, early = self._owed + reader.taken - before, self._early
+            if found is None:
+                self._owed = owed
+                if self._ended and reader.half:
+                    raise Refusal(INTERNAL, NO_MESSAGE)
+                return None
+            self._owed = self._early = 0
+            message = plain(*found, self._inflate, self._limit)
+        given.append((owed, early))
+        self._given_bytes += owed + early
         self._room -= 1
         self.messages += 1
-        compressed, message = found
-        return plain(compressed, message, self._inflate, self._limit) if compressed else message
+        return message
 
     def settle(self) -> int:
         """What was fed is about to go away. How many bytes may be given back now."""

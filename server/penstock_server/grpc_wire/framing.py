@@ -73,6 +73,11 @@ class MessageReader:
         """The size of the message that is half there; 0 if there is none, or its prefix is not whole."""
         return 0 if self._buffer is None else len(self._buffer)
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was fed that has not been taken, and nothing taken that is not a whole message."""
+        return self._at == len(self._chunk) and self._buffer is None and not self._prefix
+
     def feed(self, chunk: Buffer) -> None:
         """Add a chunk."""
         if self.waiting:
@@ -109,21 +114,30 @@ class MessageReader:
         self._at = 0
         return kept
 
+    def plain(self) -> bytes | None:
+        """The next message if it lies in the chunk, is not compressed, and allowed, as most are. None: ask `next`."""
+        if self._buffer is not None or self._prefix:
+            return None
+        chunk, at = self._chunk, self._at
+        begin = at + PREFIX_BYTES
+        # The flag is the highest of five bytes: not 0, and the number is far too large.
+        length = int.from_bytes(chunk[at:begin], "big")
+        end = begin + length
+        if end > len(chunk) or length > self._limit:
+            return None
+        self._at = end
+        self.taken += end - at
+        return bytes(chunk[begin:end])
+
     def next(self) -> tuple[bool, Buffer] | None:
         """Whether the next message is compressed, and the message. None if there is no whole one.
 
         Refusal if it is larger than allowed, which its prefix tells, or if its flag is unknown.
         """
         if self._buffer is None:
-            chunk, at = self._chunk, self._at
-            begin = at + PREFIX_BYTES
-            if not self._prefix and begin < len(chunk) and chunk[at] == 0:  # mostly a chunk is whole messages
-                length = int.from_bytes(chunk[at + 1 : begin], "big")
-                end = begin + length
-                if end <= len(chunk) and length <= self._limit:
-                    self._at = end
-                    self.taken += end - at
-                    return False, bytes(chunk[begin:end])
+            message = self.plain()
+            if message is not None:
+                return False, message
             size = self._take_prefix()
             if size is None:
                 return None

@@ -779,7 +779,7 @@ class Connection(Sender, Generic[Head]):
             self._empty_data.take()
             return at
         pieces: list[Buffer] = [data[body:after]]
-        if not end_stream and at < len(data):
+        if not end_stream and data[at + 5 : at + 9] == stream.wire_id:  # of the next frame, if there is one
             at = self._collect(stream, data, at, pieces)
             end_stream = self._data_ends and not self._data_left
         self._hand_on(stream, pieces[0] if len(pieces) == 1 else b"".join(pieces), end_stream)
@@ -885,7 +885,7 @@ class Connection(Sender, Generic[Head]):
             self._ignored.take()
             return None
         inbox = stream.inbox
-        if inbox is None or Event.RECEIVE_DATA not in TRANSITIONS[stream.state]:
+        if inbox is None or (stream.state is not _OPEN and Event.RECEIVE_DATA not in TRANSITIONS[stream.state]):
             self._give_back(length)
             raise StreamFault(UNLISTED[stream.state], f"DATA on a stream that is {stream.state.name}")
         if not inbox.received(length):

@@ -15,8 +15,8 @@
 
 Beyond Triton's protocol, in Penstock's dialect: a failure's status travels as the parameter `grpc_status` of
 `infer_response`; a message with the parameter `cancel` cancels the requests of that id, which are then answered with
-CANCELLED unless they were answered before; and requests to a model with sequences that name none are the sequence of
-their stream, from its first request to its end.
+CANCELLED unless they were answered before, or are steps of a sequence that have run; and requests to a model with
+sequences that name none are the sequence of their stream, from its first request to its end.
 """
 
 import time
@@ -458,8 +458,8 @@ class InferStream:
                     return
                 answer = self._failed(asked, answer)
             self._release(asked)
-            if answer:
-                self._send(answer)
+            if answer and not self._sink.send(answer):
+                self._is_blocked = True
         if self._owed:
             service = self._service
             is_much = self._owed >= service.at_once or self._owed_bytes >= service.at_once_bytes

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from penstock_proto.datatypes import DATATYPES
-from penstock_scheduler import Reason
+from penstock_scheduler import Reason, State
 from penstock_server.backends.base import RequestInfo
 from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
@@ -107,12 +107,14 @@ class Step(Job):
         raw = value if isinstance(value, bytes) else np.array([value], "<i4").tobytes()
         super().__init__(plan(version), [raw], info, time.monotonic(), deadline=deadline)
         self.outcomes: list[Outcome] = []
+        self.on_answer: Callable[[], None] = lambda: None
         self._came = asyncio.Event()
         version.driver.submit(self)
 
     def answer(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self._came.set()
+        self.on_answer()
 
     async def values(self) -> tuple[int, int]:
         """Y and ROWS."""
@@ -205,7 +207,11 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
     versions: list[ServedVersion] = []
 
     async def load(
-        text: str | bytes, batching: str, more: str = "max_batch_size: 4", tensors: str = TENSORS
+        text: str | bytes,
+        batching: str,
+        more: str = "max_batch_size: 4",
+        tensors: str = TENSORS,
+        idle: str = IDLE,
     ) -> ServedVersion:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
@@ -213,7 +219,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
             (folder / "model.onnx").write_bytes(text)
         else:
             (folder / "model.py").write_text(text)
-        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {IDLE} {batching} }}")
+        (tmp_path / "m" / "config.pbtxt").write_text(f"{tensors} {more} sequence_batching {{ {idle} {batching} }}")
         backends = {backend.name: backend for backend in (PythonBackend(), OnnxBackend(1))}
         model = await load_model(scan(tmp_path).models["m"], backends, LoadSettings())
         assert model.ready, model.states
@@ -352,6 +358,19 @@ async def test_a_cancelled_step_ends_its_sequence(load: Load) -> None:
     assert second.outcomes == []
 
 
+async def test_what_follows_a_step_runs_before_its_answer(load: Load) -> None:
+    """An instance does not idle while answers are written. A step that has run is not cancelled any more."""
+    version = await load(ADDER, OLDEST)
+    first, other, second = step(version, 1, start=True), step(version, 5, 2, start=True), step(version, 2)
+    seen: list[object] = []
+    first.on_answer = lambda: seen.extend((second.state, other.cancel()))
+    assert await first.values() == (1, 2)
+    assert seen == [State.RUNNING, False]
+    assert await other.values() == (5, 2)
+    assert await second.values() == (3, 1)
+    assert await step(version, 5, 2, end=True).y() == 10
+
+
 async def test_a_step_that_is_cancelled_before_it_runs_gives_its_seat_back(load: Load) -> None:
     """It was ready, and in no batch yet."""
     version = await load(ADDER, f"direct {{}} {STATE}", "max_batch_size: 1")
@@ -368,6 +387,15 @@ async def test_a_deadline_that_has_passed_ends_the_sequence(load: Load) -> None:
     late = step(version, 1, deadline=time.monotonic() - 1)
     assert not isinstance(await late.outcome(), list | Failure)
     assert (await step(version, 1).failure()).status is Status.INVALID_ARGUMENT
+
+
+async def test_a_sequence_that_is_idle_too_long_gives_its_seat_back(load: Load) -> None:
+    """By time alone: nothing else happens meanwhile."""
+    idle = "max_sequence_idle_microseconds: 1000"
+    version = await load(ADDER, f"direct {{}} {STATE}", "max_batch_size: 1", idle=idle)
+    first, waiting = step(version, 1, 1, start=True), step(version, 2, 2, start=True, end=True)
+    assert (await first.y(), await waiting.y()) == (1, 2)
+    assert driver_of(version).sequence_statistics().idle_ended == 1
 
 
 async def test_a_forgotten_sequence_gives_its_seat_back(load: Load) -> None:

@@ -122,6 +122,11 @@ class Reader:
 
     def feed(self, chunk: bytes) -> None:
         self.in_window += len(chunk)
+        alone = self.request.whole(chunk)
+        if alone is not None:
+            self.taken.append(alone)
+            self.unconsumed += 1
+            return
         lent = bytearray(chunk)
         self.request.feed(memoryview(lent))
         self.read()
@@ -141,7 +146,8 @@ def test_a_stream_gives_all_messages_and_all_of_the_window(
 ) -> None:
     """In order, never more at once than the reader has room for; in the end nothing is owed."""
     reader = Reader(window_messages, window_bytes)
-    for chunk in cut(b"".join(map(framed, sent)), at):
+    one_by_one = [framed(message) for message in sent]
+    for chunk in one_by_one if data.draw(st.booleans()) else cut(b"".join(one_by_one), at):
         reader.feed(chunk)
         assert reader.unconsumed <= window_messages
         assert reader.in_window >= 0
@@ -179,6 +185,25 @@ def test_a_reader_that_holds_many_bytes_gets_no_more() -> None:
     assert len(reader.taken) == 2
     reader.consume(1)
     assert len(reader.taken) == 3
+
+
+def test_a_piece_that_is_a_message_is_given_at_once() -> None:
+    """Unless it is not the next, is no plain message alone, or lives no longer than the call."""
+    request = StreamRequest(10, None, 3, 1000)
+    assert request.whole(framed(b"one")) == b"one"
+    assert request.whole(memoryview(framed(b"two"))) is None
+    assert request.whole(framed(b"zip", 1)) is None
+    assert request.whole(framed(bytes(11))) is None
+    assert request.whole(framed(b"two") + b"\0") is None
+    request.feed(framed(b"two")[:6])
+    assert request.next() is None
+    assert request.whole(framed(b"three")) is None, "it would overtake what is half there"
+    request.feed(framed(b"two")[6:])
+    assert (request.next(), request.next()) == (b"two", None)
+    assert request.whole(framed(b"three")) == b"three"
+    assert request.whole(framed(b"four")) is None, "the reader has no room"
+    assert request.consumed(3) == len(framed(b"one") + framed(b"two") + framed(b"three"))
+    assert (request.messages, request.over, request.waits) == (3, False, False)
 
 
 def test_what_was_never_given_cannot_be_consumed() -> None:

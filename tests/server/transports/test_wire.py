@@ -330,6 +330,22 @@ async def test_a_window_is_given_back_as_messages_are_consumed(serve: Serve, con
     assert await peer.end(stream) == (0, "")
 
 
+async def test_messages_that_wait_for_their_handler(serve: Serve, connect: Connect) -> None:
+    """They came in one read, more than it may have at once: what it gives back is all that fetches them."""
+    conversations = Conversations()
+    peer = await connect(await serve({STREAM: conversations.stream}, dataclasses.replace(QUICK, window_messages=4)))
+    stream = peer.call(STREAM)
+    peer.send(stream, framed(b"x") * 9)
+    peer.flush()
+    conversation = await conversations.first()
+    await conversation.news.has("message", 4)
+    for count in (8, 9):
+        conversation.sink.consumed(4)
+        await conversation.news.has("message", count)
+    conversation.sink.finish()
+    assert await peer.end(stream) == (0, "")
+
+
 async def test_handing_back_too_much(serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     """Is a mistake of the handler, which ends its stream."""
     conversations = Conversations(lambda conversation: conversation.sink.consumed(1))

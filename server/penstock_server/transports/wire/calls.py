@@ -327,9 +327,10 @@ class StreamCall:
             self._turn = link.turn
             self._sent = 0
         self._sent += 1
-        if self._sent == link.limits.turn_messages:
+        most = link.limits.turn_messages
+        if self._sent == most:
             link.rest(self)
-        return self._has_room
+        return not self._queued and self._sent < most
 
     def consumed(self, messages: int = 1) -> None:
         if self.stream is None:
@@ -342,8 +343,9 @@ class StreamCall:
         if back:
             self.link.http2.consumed(self.stream, back)
             self.link.touch()
-        self._hold()
-        if not self._delivering:
+        if self._request.held_beyond != self._held:
+            self._hold()
+        if self._request.waits and not self._delivering:
             self.link.later(self._deliver)
 
     def finish(self, failure: Failure | None = None) -> None:
@@ -364,13 +366,19 @@ class StreamCall:
     def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         """More of the body."""
         for number, data in enumerate(pieces, 1):
-            self._on_data(stream, data, end_stream and number == len(pieces))
+            self.on_data(stream, data, end_stream and number == len(pieces))
 
-    def _on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+    def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
+        """A piece of the body."""
         if self.stream is None:
             self.link.http2.consumed(stream, len(data))
             return
         request = self._request
+        if not end_stream and self._handler is not None and not self._delivering:
+            message = request.whole(data)
+            if message is not None:
+                self._give(self._handler, message)
+                return
         request.feed(data)
         if end_stream:
             request.end()
@@ -465,6 +473,16 @@ class StreamCall:
                 self._tell(handler.on_end)
         except Refusal as refusal:
             self._fail(Failure(Status(refusal.status), refusal.message))
+        finally:
+            self._delivering = False
+
+    def _give(self, handler: StreamHandler, message: Buffer) -> None:
+        """Give the handler a message that has come alone."""
+        self._delivering = True
+        try:  # as `_tell` does, without a call for each message
+            handler.on_message(message)
+        except (Exception, asyncio.CancelledError) as error:
+            self.finish(failure_of(error, during=self._path))
         finally:
             self._delivering = False
 

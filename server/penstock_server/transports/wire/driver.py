@@ -307,7 +307,11 @@ class Driver(asyncio.BufferedProtocol):
         return receiving
 
     def on_data(self, stream: WireStream, data: Buffer, end_stream: bool) -> None:
-        self.on_pieces(stream, (data,), end_stream)
+        call: Call | None = stream.context
+        if end_stream or not isinstance(call, StreamCall):
+            self.on_pieces(stream, (data,), end_stream)
+        else:
+            call.on_data(stream, data, False)
 
     def on_pieces(self, stream: WireStream, pieces: Sequence[Buffer], end_stream: bool) -> None:
         call: Call | None = stream.context
