@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _IN_A_BATCH = (State.FORMED, State.RUNNING)
+_DONE = State.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Plan:
     """Requests with equal keys may share a batch: the same inputs in the same shapes."""
     length: int = 0
     """How long the variable axis is, for a model with length buckets."""
+    batch_rows: int = field(init=False)
+    """Rows that it counts for in a batch: 1 if the model does not share batches, whatever it brings."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_rows", self.rows if self.version.spec.batching.enabled else 1)
 
 
 class Job(Ticket):
@@ -78,8 +84,9 @@ class Job(Ticket):
         level: int = 0,
         tenant: str = "",
     ) -> None:
-        super().__init__(
-            plan.rows if plan.version.spec.batching.enabled else 1,
+        Ticket.__init__(  # `super()` would make an object for each request
+            self,
+            plan.batch_rows,
             len(tensors[0]) if len(tensors) == 1 else sum(map(len, tensors)),
             plan.key,
             deadline,
@@ -155,7 +162,7 @@ class Job(Ticket):
         A batch needs them even if it is still to be put together, and even of a request whose other parts wait or are
         gone.
         """
-        if self.state is State.DONE or (self.state not in _IN_A_BATCH and self.unfinished <= self.remaining):
+        if self.state is _DONE or (self.state not in _IN_A_BATCH and self.unfinished <= self.remaining):
             self.tensors = ()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from penstock_proto.open_inference_pb2 import ModelInferRequest
+from penstock_scheduler import TrafficClass
 from penstock_server.backends.base import RequestInfo
 from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.jobs import Job, Outcome, Refused
@@ -31,6 +32,8 @@ from penstock_server.service.seam import (
 from penstock_server.service.skeleton import Form, Skeletons
 from penstock_server.service.timing import TIMING_KEY, server_timing
 from penstock_server.status import Status
+
+_INTERACTIVE = TrafficClass.INTERACTIVE
 
 EXITING = Failure(
     Status.UNAVAILABLE,
@@ -126,7 +129,8 @@ class _Call(Job):
         reply: Reply,
     ) -> None:
         tenant, self._wants_timing = facts
-        super().__init__(form.plan, tensors, form.info, arrived, deadline=deadline, level=form.level, tenant=tenant)
+        # `super()` would make an object for each request.
+        Job.__init__(self, form.plan, tensors, form.info, arrived, deadline, _INTERACTIVE, form.level, tenant)
         self._inference = inference
         self._form = form
         self._id_field = id_bytes  # encoded, as it came and as it goes out again

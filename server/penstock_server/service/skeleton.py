@@ -153,12 +153,16 @@ class Skeletons:
             if front[begin] == _ID:
                 begin += 2 + front[begin + 1]
             id_bytes = front[after:begin]
-            if id_bytes and not (2 < begin - after <= self._longest_id_field and _is_text(id_bytes)):
+            if id_bytes and not (
+                2 < begin - after <= self._longest_id_field and (id_bytes.isascii() or _is_text(id_bytes))
+            ):
                 return None
             equals = family.sizes.get(size - begin)
             skeleton = None if equals is None else equals.by_tail.get(front[begin : begin + equals.length])
             if skeleton is not None:
-                tensors = skeleton.slice(whole, begin)
+                # Most have one input, which is the rest of the message.
+                data_at = skeleton.data_at
+                tensors = skeleton.slice(whole, begin) if data_at < 0 else [whole[begin + data_at :]]
             else:
                 end = _end_of_tail(front, begin)
                 skeleton = family.tails.get(front[begin:end])
@@ -275,7 +279,19 @@ class _Equals:
 class _Skeleton:
     """What is remembered of one front and tail."""
 
-    __slots__ = ("_raws", "_spans", "family", "form", "is_fixed", "key", "nbytes", "size", "tail", "was_used")
+    __slots__ = (
+        "_raws",
+        "_spans",
+        "data_at",
+        "family",
+        "form",
+        "is_fixed",
+        "key",
+        "nbytes",
+        "size",
+        "tail",
+        "was_used",
+    )
 
     def __init__(self, family: _Family, tail: bytes, form: Form, request: InferRequest) -> None:
         self.family = family
@@ -286,6 +302,8 @@ class _Skeleton:
         self.nbytes = 0
         self.size = -1
         """Of all that is behind the id, if it is fixed."""
+        self.data_at = -1
+        """Where, from the begin of the tail, the data is, if it is one input's, of any bytes, and of a fixed size."""
         self.was_used = False
         plan = request.plan
         self._raws = [_Raw(plan, index, len(request.tensors[index])) for index in request.order]
@@ -304,14 +322,12 @@ class _Skeleton:
             self._spans.append((separator, before, start - begin, offset - begin, raw.index, raw.is_bool))
         self.tail += self._spans[0][0]
         self.size = offset - begin
+        if len(self._spans) == 1 and not self._spans[0][5]:
+            self.data_at = self._spans[0][2]
 
     def slice(self, whole: Buffer, begin: int) -> list[Buffer] | None:
         """The data of a message that has the right size and the right tail, which begins at `begin`."""
         spans = self._spans
-        if len(spans) == 1:
-            _, _, start, _, _, is_bool = spans[0]
-            raw = whole[begin + start :]
-            return [raw] if not is_bool or are_bools(raw) else None
         tensors: list[Buffer] = [b""] * len(spans)
         for separator, before, start, end, index, is_bool in spans:
             if whole[begin + before : begin + start] != separator:
@@ -408,8 +424,6 @@ def _raw_start(whole: Buffer, offset: int) -> int:
 
 def _is_text(encoded: bytes) -> bool:
     """Whether it is UTF-8: protobuf refuses the message if not."""
-    if encoded.isascii():
-        return True
     try:
         encoded[2:].decode()
     except UnicodeDecodeError:
