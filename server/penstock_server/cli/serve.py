@@ -168,6 +168,16 @@ def serve(
             max=10_000,
         ),
     ] = 200,
+    awake_microseconds: Annotated[
+        int,
+        _option(
+            "Look so long for what comes after answers before the core may sleep; 0: not at all.",
+            _MODELS,
+            metavar="MICROSECONDS",
+            min=0,
+            max=10_000,
+        ),
+    ] = 50,
     tenant_key: Annotated[
         str, _option("The metadata key that names a request's tenant.", _MODELS, metavar="KEY", show_default="none")
     ] = "",
@@ -254,6 +264,7 @@ def serve(
             max_message_bytes=max_message_bytes,
             max_connections=max_connections,
             max_held_bytes=max_held_bytes,
+            busy_poll=awake_microseconds / 1e6,
         ),
         transport_name=transport,
         metrics_port=metrics_port if metrics else None,

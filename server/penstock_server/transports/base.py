@@ -15,6 +15,7 @@ from penstock_server.service.seam import TransportStatistics
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 DEFAULT_MAX_CONNECTIONS = 4096
 DEFAULT_MAX_HELD_BYTES = 1 << 30
+DEFAULT_BUSY_POLL = 50e-6
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 """gRPC's own bound."""
 
@@ -57,6 +58,8 @@ class TransportSettings:
     """At once; the grpcio transport knows no such bound."""
     max_held_bytes: int = DEFAULT_MAX_HELD_BYTES
     """What all connections hold before a message is whole and after it was answered; likewise."""
+    busy_poll: float = DEFAULT_BUSY_POLL
+    """Seconds for which the loop stays awake after answers; likewise."""
 
 
 class Transport(Protocol):

@@ -300,6 +300,7 @@ OPTIONS: Mapping[str, tuple[str, Callable[[ServerSettings], object], object]] = 
     "max_queue_bytes": ("8192", lambda s: s.max_queued_bytes, 8192),
     "max_total_queue_rows": ("99", lambda s: s.max_total_queued_rows, 99),
     "max_running": ("2", lambda s: s.max_running, 2),
+    "awake_microseconds": ("70", lambda s: s.transport.busy_poll, 70e-6),
     "inline_microseconds": ("150", lambda s: s.inline_below, 150e-6),
     "tenant_key": ("X-Tenant", lambda s: s.tenant_key, "x-tenant"),
     "max_message_bytes": ("2048", lambda s: s.transport.max_message_bytes, 2048),

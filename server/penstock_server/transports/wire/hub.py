@@ -18,6 +18,7 @@ from penstock_server.http2.errors import ErrorCode
 from penstock_server.http2.limits import Limits
 from penstock_server.service.seam import Methods, TransportStatistics
 from penstock_server.transports.base import TransportSettings
+from penstock_server.transports.wire.busy_poll import BusyPoll
 from penstock_server.transports.wire.limits import WireLimits
 
 _LOOKS = 8
@@ -81,6 +82,7 @@ class Hub:
         self._empty = asyncio.Event()
         self._empty.set()
         self._marked: list[Member] = []
+        self._busy_poll = BusyPoll(self._loop, settings.busy_poll)
         self._held = 0
         self._shedding = False
         self._deadlines: list[tuple[float, int, Member]] = []
@@ -195,6 +197,7 @@ class Hub:
         marked, self._marked = self._marked, []
         for member in marked:
             member.flush()
+        self._busy_poll.answered()
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
