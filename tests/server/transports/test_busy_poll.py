@@ -45,7 +45,7 @@ def test_more_answers_keep_it_awake() -> None:
     loop = Loop()
     poll = BusyPoll(loop, LONG, lambda: loop.now)
     poll.answered()
-    for _ in range(20):
+    for _ in range(18):
         loop.now += 10e-6
         loop.soon.pop()()
         poll.answered()
