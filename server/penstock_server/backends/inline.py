@@ -4,6 +4,7 @@ The way to a thread and back costs some 50 µs of the loop's own time, more than
 runs on the loop nothing else does, so this is only for models that are known to be fast, and decided by what was
 measured, for each size of batch (in powers of two):
 
+    trial ─── the model was loaded, and took less than the bound ──▶ loop
     thread ── the p95 of the last runs is within the bound ──▶ loop
     loop ──── it is beyond twice the bound ──▶ thread, for good
     either ── one run took a hundred times the bound ──▶ thread, for good, for all sizes
@@ -131,6 +132,12 @@ class Inline:
         size.add(seconds, self._bound)
         if size.is_inline:
             self._admit_neighbours(power, size, is_new=not was_inline)
+
+    def tried(self, rows: int, seconds: float) -> None:
+        """A batch of `rows` took so many seconds of CPU before anybody asked for one: let such batches begin here."""
+        if seconds <= self._bound:
+            for power in range(1, rows.bit_length() + 1):
+                self._size(power).admit(seconds)
 
     def is_long(self, rows: int) -> bool:
         """Whether the last batch like one of `rows` took longer than the bound. One that nobody knows is not long."""

@@ -12,9 +12,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
-
-import numpy as np
 
 from penstock_proto.model_config_pb2 import ModelConfig
 from penstock_scheduler import Bounds, Settings
@@ -35,6 +32,7 @@ from penstock_server.engine.batching import scheduler_settings
 from penstock_server.engine.decoupled import LIVE, DecoupledDriver
 from penstock_server.engine.driver import Driver, SharedDevice
 from penstock_server.engine.sequences import SequenceDriver, first_step
+from penstock_server.engine.trials import cpu_seconds, has_fixed_shapes, zeros
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
 from penstock_server.errors import LoadError, ModelError
 from penstock_server.models.completion import complete_config
@@ -42,7 +40,7 @@ from penstock_server.models.labels import load_labels
 from penstock_server.models.repository import ModelSource
 from penstock_server.models.sequences import read_sequences
 from penstock_server.models.spec import ModelSpec, model_spec
-from penstock_server.models.warmup import MAX_ELEMENTS, WarmupSample, warmup_samples
+from penstock_server.models.warmup import WarmupSample, warmup_samples
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +75,8 @@ class Prepared:
     instances: Sequence[ModelInstance | DecoupledInstance]
     costs: Sequence[tuple[int, float]]
     """What the warm-up has measured: rows and seconds."""
+    short: Sequence[tuple[int, float]] = ()
+    """What may run on the loop from the beginning: rows, and the seconds of CPU that they took."""
 
 
 async def load_model(source: ModelSource, backends: Mapping[str, Backend], settings: LoadSettings) -> ServedModel:
@@ -153,7 +153,8 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         BaseException
     ) as error:  # a model may raise SystemExit, KeyboardInterrupt, CancelledError; the others load on
         raise LoadError(f"{type(error).__name__}: {error}", model=source.name, file=str(files.path)) from error
-    return Prepared(version, config, spec, scheduling, instances, costs)
+    short = _what_is_short(instances, spec, settings.inline_seconds)
+    return Prepared(version, config, spec, scheduling, instances, costs, short)
 
 
 def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
@@ -171,14 +172,40 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
         instances = [each for each in prepared.instances if not isinstance(each, DecoupledInstance)]
         # A sequence's own instance may be busy while another one is free (engine/sequences.py): never beside itself.
         is_bound = spec.sequences is not None and spec.sequences.direct
-        may_run_inline = not is_bound and all(getattr(each, "may_run_inline", False) for each in instances)
-        inline = Inline(settings.inline_seconds, len(instances)) if may_run_inline else None
+        inline = None
+        if not is_bound and all(map(_may_run_inline, instances)):
+            inline = Inline(settings.inline_seconds, len(instances))
+            for rows, seconds in prepared.short:
+                inline.tried(rows, seconds)
         runners = [ThreadRunner(instance, post, name, inline, settings.threads) for instance in instances]
         kind = Driver if spec.sequences is None else SequenceDriver
         driver = kind(spec, scheduling, runners, name=name, bounds=bounds, device=device)
     for rows, seconds in prepared.costs:
         driver.scheduler.cost.seed(rows, seconds)
     return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)
+
+
+def _may_run_inline(instance: ModelInstance | DecoupledInstance) -> bool:
+    return getattr(instance, "may_run_inline", False)
+
+
+def _what_is_short(
+    instances: Sequence[ModelInstance | DecoupledInstance], spec: ModelSpec, seconds: float
+) -> Sequence[tuple[int, float]]:
+    """Try what may run on the loop: one row, then a full batch, up to the first that takes longer than `seconds`."""
+    instance = instances[0]
+    if isinstance(instance, DecoupledInstance) or not _may_run_inline(instance):
+        return ()
+    found: list[tuple[int, float]] = []
+    for rows in sorted({1, max(1, spec.max_batch_size)}):
+        inputs = zeros(spec, rows) if has_fixed_shapes(spec) else None
+        if inputs is None:
+            break
+        taken = cpu_seconds(instance, spec, _as_model_takes(inputs, spec) | first_step(spec, rows), rows)
+        if taken is None or taken > seconds:
+            break
+        found.append((rows, taken))
+    return found
 
 
 def why_zeros_fail(prepared: Prepared) -> str | None:
@@ -188,19 +215,9 @@ def why_zeros_fail(prepared: Prepared) -> str | None:
     Axes of any length are 1, or as long as the smallest length bucket.
     """
     spec = prepared.spec
-    buckets = spec.scheduling.length_buckets
-    free = min(buckets) if buckets else 1
-    inputs: Tensors = {}
-    for tensor in spec.inputs:
-        is_mask = tensor.name == spec.scheduling.length_mask_input
-        if tensor.optional and not is_mask:
-            continue
-        shape = tuple(free if axis == -1 else axis for axis in ((1, *tensor.shape) if spec.batched else tensor.shape))
-        if prod(shape) > MAX_ELEMENTS:
-            return None
-        inputs[tensor.name] = np.full(shape, 0 if tensor.datatype.itemsize else b"", tensor.datatype.numpy)
-        if is_mask:
-            inputs[tensor.name] += 1
+    inputs = zeros(spec, 1)
+    if inputs is None:
+        return None
     return _why_it_fails(prepared.instances[0], spec, WarmupSample("zeros", 1, inputs, 1))
 
 

@@ -49,6 +49,7 @@ from penstock_server.status import Status
 STATUS_KEY = "triton_grpc_error"
 CANCEL_KEY = "cancel"
 
+_STREAM = TrafficClass.STREAM
 _CANCELLED = Failure(Status.CANCELLED, "the request was cancelled by its client")
 
 _ERROR_TAG = bytes([1 << 3 | 2])
@@ -305,12 +306,12 @@ class InferStream:
             self._decoupled[self._ordered.pop()] = None
             job = _Often(form.plan, tensors, info, arrived)
             job.deadline = self._head.deadline
-            job.traffic = TrafficClass.STREAM
+            job.traffic = _STREAM
             job.level = form.level
             job.tenant = self._tenant
         else:
             deadline, tenant = self._head.deadline, self._tenant
-            job = _Once(form.plan, tensors, info, arrived, deadline, TrafficClass.STREAM, form.level, tenant)
+            job = _Once(form.plan, tensors, info, arrived, deadline, _STREAM, form.level, tenant)
         job.asked = asked
         asked.job = job
         try:

@@ -50,6 +50,19 @@ def test_twice_the_rows_take_at_most_twice_as_long(seconds: float, sizes: list[i
     assert may(inline) == sizes
 
 
+def test_what_was_tried_begins_on_the_loop() -> None:
+    """With the smaller sizes, within the bound; and is measured there as any other."""
+    inline = Inline(BOUND)
+    inline.tried(8, 201e-6)
+    assert may(inline) == []
+    inline.tried(8, 199e-6)
+    assert may(inline) == [1, 2, 4, 8]
+    assert not inline.may_run(8, others=True)
+    told(inline, 1.0, times=1, rows=8)
+    told(inline, 410e-6, rows=8)
+    assert may(inline) == [1, 2, 4]
+
+
 def test_a_neighbour_that_was_slow_stays_away() -> None:
     """It was on the loop, and is known better by itself."""
     inline = told(warm(rows=2), 10e-6, rows=2)
