@@ -14,8 +14,9 @@ _YOUNG_OBJECTS = 50_000
 """Objects more than there were, after which the collector looks at them: some 10 MB."""
 _KEPT_BYTES = 128 << 20
 """Free memory at the end of the heap that is not given back: what large requests in flight take."""
-_OWN_MAPPING_BYTES = 32 << 20
-"""Larger blocks are mapped and unmapped each by itself; more than this glibc does not allow."""
+_OWN_MAPPING_BYTES = 4 << 20
+"""Blocks from this size on are mapped and unmapped each by itself. In the heap, what is half filled would in time be
+filled all over: 200 half messages of 16 MiB took 1.6 GB, and most of it stayed."""
 _CHOSEN = ("MALLOC_", "GLIBC_TUNABLES")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
