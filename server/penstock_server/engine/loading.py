@@ -143,6 +143,7 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
             for sample in samples:
                 for instance in instances:
                     costs += _warm_up(instance, spec, sample)
+            short = _what_is_short(instances, spec, settings.inline_seconds)
         except BaseException:
             for instance in instances:
                 close(instance, f"an instance of model '{source.name}'")
@@ -153,7 +154,6 @@ def prepare(source: ModelSource, version: int, backends: Mapping[str, Backend], 
         BaseException
     ) as error:  # a model may raise SystemExit, KeyboardInterrupt, CancelledError; the others load on
         raise LoadError(f"{type(error).__name__}: {error}", model=source.name, file=str(files.path)) from error
-    short = _what_is_short(instances, spec, settings.inline_seconds)
     return Prepared(version, config, spec, scheduling, instances, costs, short)
 
 
@@ -192,16 +192,19 @@ def _may_run_inline(instance: ModelInstance | DecoupledInstance) -> bool:
 def _what_is_short(
     instances: Sequence[ModelInstance | DecoupledInstance], spec: ModelSpec, seconds: float
 ) -> Sequence[tuple[int, float]]:
-    """Try what may run on the loop: one row, then a full batch, up to the first that takes longer than `seconds`."""
+    """Try what may run on the loop: one row, then a full batch, up to the first that takes longer than `seconds`.
+
+    Not sequences: a batch of states may be larger than all that the server will ever keep.
+    """
     instance = instances[0]
-    if isinstance(instance, DecoupledInstance) or not _may_run_inline(instance):
+    if isinstance(instance, DecoupledInstance) or not _may_run_inline(instance) or spec.sequences is not None:
         return ()
     found: list[tuple[int, float]] = []
     for rows in sorted({1, max(1, spec.max_batch_size)}):
         inputs = zeros(spec, rows) if has_fixed_shapes(spec) else None
         if inputs is None:
             break
-        taken = cpu_seconds(instance, spec, _as_model_takes(inputs, spec) | first_step(spec, rows), rows)
+        taken = cpu_seconds(instance, spec, _as_model_takes(inputs, spec), rows)
         if taken is None or taken > seconds:
             break
         found.append((rows, taken))

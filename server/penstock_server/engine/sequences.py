@@ -284,7 +284,8 @@ class SequenceDriver(Driver):
         if self.table.has_news:
             self._turns.soon()
         else:
-            self._alarm.set(self.table.next_wakeup())
+            if not self._closed:  # a batch may end after that, and the alarm is gone
+                self._alarm.set(self.table.next_wakeup())
             super()._go_on()
 
     def _with_axis(self, states: Tensors) -> Tensors:

@@ -269,6 +269,7 @@ class HeaderDecoder(Generic[Head]):
     def _follow(self) -> None:
         """Look at the table after the library has changed it."""
         self.blocks.clear()
+        self._expected = None
         self._used = sum(field_size(name, value) for name, value in self._entries)
         self._live = bytes([self._numbers.get(entry, 0) for entry in self._entries])
 
@@ -302,6 +303,7 @@ class HeaderDecoder(Generic[Head]):
             # A connection that uses that many different entries starts again.
             self._numbers.clear()
             self._templates.clear()
+            self._expected = None
         self._numbers[header] = _FIRST_NUMBER + len(self._numbers)
 
     def _fill(self, template: Template[Head], literals: list[Literal]) -> Result[Head]:
@@ -360,7 +362,7 @@ class HeaderDecoder(Generic[Head]):
         self._table.add(name, value)
         self.blocks.clear()
         self.template_hits += 1
-        if live[len(self._live) - 1 :].strip(b"\0"):
+        if not self._live or live[len(self._live) - 1 :].strip(b"\0"):
             self._expected = None  # it may refer to what was evicted
         else:
             self._expect_after(template, head, tail)

@@ -115,7 +115,7 @@ class Sender:
             return stream.outbox is None
         if stream.outbox is None and size <= self._room and size <= stream.send_window and size <= MAX_FRAME_SIZE:
             start = _DATA_OPENINGS[size] if size < _SMALL else opening(size, FrameType.DATA, 0)
-            self.output += (start, stream.wire_id, *parts)
+            self.output += [start, stream.wire_id, *parts]
             self._room -= size
             stream.send_window -= size
             return True

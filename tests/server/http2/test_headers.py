@@ -217,6 +217,49 @@ def test_what_is_nearly_foretold_equals_the_library(seed: int) -> None:
     hold_against_library([*blocks[:-1], near, client.block()])
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_a_foretold_block_means_what_it_means_now(seed: int) -> None:
+    """Between calls with timeouts of their own: other insertions, by requests and trailers, of entries like those that
+    are meant, so that an index too high or too low is another path."""
+    chance = random.Random(seed)
+    encoder = Encoder()
+    table = encoder.header_table
+    caches, library = decoder(), Decoder(4 * Limits().header_list_bytes)
+    paths = [b"/%d" % number for number in range(12)]
+    for path in paths:
+        block = b"\x83\x86" + literal(b":path", path, 0x40)
+        table.add(b":path", path)
+        assert actual(caches, block) == expected(library, block)
+    at = 66
+    for _ in range(150):
+        timeout = b"%dm" % chance.randrange(10**4)
+        if chance.random() < 0.05:
+            at = chance.randrange(62, 74)
+        inserted = literal(VARYING, timeout, 0x40), (VARYING, timeout)
+        if chance.random() < 0.1:
+            inserted = literal(b"x-a", timeout, 0x40), (b"x-a", timeout)
+        if chance.random() < 0.07:
+            trailers = literal(b"x-t", timeout, 0x40)
+            assert caches.trailers(trailers) == library.decode(trailers, raw=True)
+            table.add(b"x-t", timeout)
+        if at > 126 or at - 61 > len(table.dynamic_entries):
+            break
+        block = b"\x83\x86" + bytes((0x80 | at,)) + inserted[0]
+        want = expected(library, block)
+        assert actual(caches, block) == want
+        if want[0] == "undecodable":
+            break
+        table.add(*inserted[1])
+        at += chance.choice((1, 1, 1, 1, 1, 1, 0, 2))
+
+
+def test_a_foretold_block_in_a_small_table() -> None:
+    """An entry larger than the table empties it: what the indices meant is gone."""
+    start = b"\x20\x3f\x61\x83\x86" + literal(b":path", b"/a", 0x40)  # 128 bytes: two entries
+    calls = [b"\x83\x86" + bytes((0xBE + number,)) + literal(VARYING, b"1" * 8, 0x40) for number in range(3)]
+    hold_against_library([start, *calls[:1], b"\x83\x86\xbf" + literal(VARYING, b"1" * 99, 0x40), calls[2]])
+
+
 @pytest.mark.parametrize("size", [1, 4, 120])
 def test_what_is_foretold_comes_to_an_end(size: int) -> None:
     """A client that goes on and on with indices higher by one: up to those of two bytes, or that were evicted."""
