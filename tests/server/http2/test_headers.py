@@ -253,11 +253,23 @@ def test_a_foretold_block_means_what_it_means_now(seed: int) -> None:
         at += chance.choice((1, 1, 1, 1, 1, 1, 0, 2))
 
 
-def test_a_foretold_block_in_a_small_table() -> None:
-    """An entry larger than the table empties it: what the indices meant is gone."""
-    start = b"\x20\x3f\x61\x83\x86" + literal(b":path", b"/a", 0x40)  # 128 bytes: two entries
-    calls = [b"\x83\x86" + bytes((0xBE + number,)) + literal(VARYING, b"1" * 8, 0x40) for number in range(3)]
-    hold_against_library([start, *calls[:1], b"\x83\x86\xbf" + literal(VARYING, b"1" * 99, 0x40), calls[2]])
+def test_a_foretold_block_behind_one_that_empties_the_table() -> None:
+    """An entry larger than the table does: what the next indices would have meant is gone."""
+    caches = HeaderDecoder(lambda headers: headers, b"t", Limits())
+
+    def call(path: bytes, value: bytes = b"") -> None:
+        caches.request(b"\x83\x86" + path + (literal(b"t", value, 0x40) if value else b""))
+
+    caches.request(b"\x3f\x7f\x83\x86" + literal(b":path", b"/a") + literal(b"t", b"1", 0x40))  # 158 bytes from here on
+    call(literal(b":path", b"/a", 0x40))
+    call(b"\xbe")
+    call(b"\xbe", b"2")
+    call(b"\xbf", b"3")
+    assert caches._expected is not None
+    call(b"\xc0", b"4" * 126)
+    assert not caches._table.dynamic_entries
+    with pytest.raises(ConnectionFault):
+        call(b"\xc1", b"5")
 
 
 @pytest.mark.parametrize("size", [1, 4, 120])
