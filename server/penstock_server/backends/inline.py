@@ -34,6 +34,7 @@ INLINE_SECONDS = 200e-6
 _HOP_SECONDS = 50e-6
 _WINDOW = 32
 _EVERY = 8
+"""Of the runs on the loop of a size that is known, one in so many is measured."""
 _LEAVE = 2.0
 _SLOW = 100.0
 
@@ -60,7 +61,9 @@ class _Size:
         self.is_slow = False
         """It ran on the loop once, and must not again."""
         self.last = 0.0
+        """What the last run took that was measured."""
         self.skipped = 0
+        """Runs since then."""
         self.p95 = 0.0
 
     def add(self, seconds: float, bound: float) -> None:

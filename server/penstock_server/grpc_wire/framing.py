@@ -20,12 +20,8 @@ from penstock_server.grpc_wire.status import INTERNAL, Refusal
 Buffer = bytes | memoryview
 
 PREFIX_BYTES = 5
+"""Before a message: its flag, and four bytes of length. One number, if it is not compressed: the flag is 0 then."""
 _ALIGNMENT = 64
-
-
-def prefix(size: int) -> bytes:
-    """What stands before an uncompressed message."""
-    return size.to_bytes(PREFIX_BYTES, "big")  # lengths have four bytes: the flag is the fifth
 
 
 def _room_for(size: int) -> memoryview:

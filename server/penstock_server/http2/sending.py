@@ -86,9 +86,9 @@ class Sender:
             return
         wire_id = stream.wire_id
         start = _DATA_OPENINGS[size] if size < _SMALL else opening(size, FrameType.DATA, 0)
-        opening_, block, ending, last = head.opening, head.block, trailers.end_opening, trailers.block
         # A list, since a tuple with a star would be made of one.
-        self.output += [opening_, wire_id, block, start, wire_id, *parts, ending, wire_id, last]
+        ending = trailers.end_opening
+        self.output += [head.opening, wire_id, head.block, start, wire_id, *parts, ending, wire_id, trailers.block]
         self._room -= size
         self._responses_at_once += 1
         if stream.inbox is None:

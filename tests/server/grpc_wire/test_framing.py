@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from penstock_server.grpc_wire.framing import Buffer, MessageReader, prefix
+from penstock_server.grpc_wire.framing import PREFIX_BYTES, Buffer, MessageReader
 from penstock_server.grpc_wire.status import INTERNAL, RESOURCE_EXHAUSTED, Refusal
 from tests.server.grpc_wire.pieces import cut, framed, messages, places
 
@@ -135,5 +135,5 @@ def test_a_byte_that_is_kept_costs_a_byte() -> None:
 @given(st.lists(st.binary(max_size=20), max_size=4))
 def test_a_prefix_is_read_back(parts: list[bytes]) -> None:
     """What is sent in pieces is one message with the right length."""
-    body = b"".join([prefix(sum(map(len, parts))), *parts])
+    body = b"".join([sum(map(len, parts)).to_bytes(PREFIX_BYTES, "big"), *parts])
     assert read(MessageReader(100), body) == [(False, b"".join(parts))]

@@ -20,6 +20,7 @@ from typing import Protocol
 from penstock_server.errors import Failure, Trailers, failure_of
 from penstock_server.grpc_wire.call import StreamRequest, UnaryRequest, whole_message
 from penstock_server.grpc_wire.compression import Inflate
+from penstock_server.grpc_wire.framing import PREFIX_BYTES
 from penstock_server.grpc_wire.status import Refusal
 from penstock_server.http2.connection import Connection
 from penstock_server.http2.headers import HeaderBlock
@@ -130,7 +131,7 @@ class UnaryCall:
                 link.end(stream, block)
             else:
                 end = ends.well(trailers) if trailers else ends.OK
-                link.http2.respond(stream, ends.RESPONSE, (size.to_bytes(5, "big"), *outcome), end)
+                link.http2.respond(stream, ends.RESPONSE, (size.to_bytes(PREFIX_BYTES, "big"), *outcome), end)
         link.touch()
 
     def gone(self) -> None:
@@ -319,7 +320,7 @@ class StreamCall:
         if not self._responded:
             self._responded = True
             link.http2.send_headers(stream, ends.RESPONSE)
-        if not link.http2.send_data(stream, (size.to_bytes(5, "big"), *parts)):
+        if not link.http2.send_data(stream, (size.to_bytes(PREFIX_BYTES, "big"), *parts)):
             self._queued = True
         link.touch()
         if self._turn != link.turn:
