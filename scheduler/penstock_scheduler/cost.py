@@ -8,7 +8,8 @@ every other batch late. From these a table over all numbers of rows:
 * forced monotone: more rows never cost less, so that whoever asks "how many rows until then?" gets one answer.
 
 Nothing measured is a cost of 0: nothing is refused and nothing waits because of what nobody knows. Warm-up `seed`s
-the sizes that it has run. The table is made again only when a percentile has moved by 2 %.
+the sizes that it has run. The table is made again at once when a percentile has moved far, and some batches later when
+it has moved by 2 %: of many sizes there is always one that has.
 
 What was measured may be far too much: a first run that loads or compiles something. Were requests refused because of
 it while nothing runs, nothing would ever run again, and nothing be measured. So such refusals make the model `doubt`
@@ -16,12 +17,16 @@ its numbers, until a request is let in. What that one takes then stands in place
 and of the replies; the other sizes are believed again as before, so that hopeless deadlines wear nothing down.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from math import inf
 
 _WINDOW = 64
 _MOVED = 0.02
+_MOVED_FAR = 0.25
+_PATIENCE = 64
+"""Batches that a table must have served before it is made again for a percentile that has not moved far."""
 _DOUBT = 0.75
 _DOUBT_SECONDS = 0.1
 """Doubt grows no faster than by one step in this time, however many are refused."""
@@ -35,33 +40,28 @@ def percentile(ordered: Sequence[float], percent: int) -> float:
 class _Window:
     """The last service times of one size, and a percentile of them."""
 
-    __slots__ = ("_percent", "_recent", "level", "percentile")
+    __slots__ = ("_ordered", "_percent", "_recent", "level", "percentile")
 
     def __init__(self, percent: int = 95) -> None:
         self._percent = percent
         self._recent: deque[float] = deque()
+        self._ordered: list[float] = []
         self.percentile = 0.0
         self.level = 0.0
         """The percentile that the table was made with."""
 
-    def add(self, seconds: float) -> bool:
-        """Take it in. Whether the percentile has moved away from the level, which it then is.
-
-        One value in place of another on the same side of the percentile leaves it where it is; only else are they
-        sorted, which is once in ten times.
-        """
-        recent, before = self._recent, self.percentile
-        if len(recent) == _WINDOW:
-            oldest = recent.popleft()
-            if oldest == seconds or oldest < before >= seconds or oldest > before <= seconds:
-                recent.append(seconds)
-                return False
+    def add(self, seconds: float) -> None:
+        """Take it in."""
+        recent, ordered = self._recent, self._ordered
         recent.append(seconds)
-        self.percentile = now = percentile(sorted(recent), self._percent)
-        if abs(now - self.level) <= _MOVED * self.level:
-            return False
-        self.level = now
-        return True
+        insort(ordered, seconds)
+        if len(recent) > _WINDOW:
+            del ordered[bisect_left(ordered, recent.popleft())]
+        self.percentile = percentile(ordered, self._percent)
+
+    def has_moved(self, part: float) -> bool:
+        """Whether the percentile is further than this part of it away from what the table was made with."""
+        return abs(self.percentile - self.level) > part * self.level
 
 
 class CostModel:
@@ -71,6 +71,7 @@ class CostModel:
         "_doubts_again",
         "_max_rows",
         "_replies",
+        "_served",
         "_sizes",
         "_trust",
         "_windows",
@@ -88,6 +89,7 @@ class CostModel:
         self._replies = _Window(100)
         self._trust = 1.0  # what is left of the numbers' credit
         self._doubts_again = -inf
+        self._served = 0  # batches since the table was made
         self.table: list[float] = [0.0] * len(sizes)
         """Seconds by rows; entry 0 is 0."""
         self.line = (0.0, 0.0)
@@ -106,7 +108,10 @@ class CostModel:
         window, is_doubted = self._windows.get(rows), self._trust < 1
         if window is None or is_doubted:
             window = self._begin(self._sizes[rows if rows < self._max_rows else self._max_rows])
-        if window.add(seconds) or is_doubted:
+        window.add(seconds)
+        self._served += 1
+        is_late = self._served >= _PATIENCE and window.has_moved(_MOVED)
+        if is_late or is_doubted or window.has_moved(_MOVED_FAR):
             self._make_table()
 
     def _begin(self, size: int) -> _Window:
@@ -141,6 +146,9 @@ class CostModel:
         return rows // self._max_rows * self.table[-1] + self.table[rows % self._max_rows]
 
     def _make_table(self) -> None:
+        self._served = 0
+        for window in self._windows.values():
+            window.level = window.percentile
         points = sorted((size, window.level) for size, window in self._windows.items())
         self.line = slope, base = _fit(points)
         self.version += 1

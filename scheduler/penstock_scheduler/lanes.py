@@ -291,7 +291,7 @@ class Lanes(Generic[T]):
     def add(self, ticket: T) -> Reason | None:
         """Take in a ticket that will be queued from now on, or say why not."""
         lane = self._last
-        if lane is None or ticket.key is not lane.key:
+        if lane is None or ticket.key != lane.key:
             lane = self._lane_of(ticket)
             if lane is None:
                 return Reason.TOO_LONG

@@ -95,15 +95,30 @@ def test_the_percentile_is_one_of_the_values() -> None:
 @pytest.mark.parametrize("percent", [95, 100])
 @pytest.mark.parametrize("most", [3, 1000])
 def test_a_window_knows_the_percentile_of_its_last_values(percent: int, most: int) -> None:
-    """Whatever comes and is forgotten, it is that of the last 64; that it has moved is said once it is by 2 %."""
-    window, random, said = _Window(percent), Random(percent), 0.0
+    """Whatever comes and is forgotten, it is that of the last 64."""
+    window, random = _Window(percent), Random(percent)
     values: list[float] = []
     for _ in range(1000):
         values.append(float(random.randint(1, most)))
-        has_moved = window.add(values[-1])
+        window.add(values[-1])
         assert window.percentile == percentile(sorted(values[-64:]), percent)
-        assert has_moved == (abs(window.percentile - said) > 0.02 * said)
-        said = window.percentile if has_moved else said
+
+
+def test_the_table_follows_at_once_or_soon() -> None:
+    """At once what has moved by more than a quarter, within 64 batches what has by more than 2 %, nothing else ever."""
+    cost = CostModel(row_sizes((), 2))
+    cost.seed(1, 1.0)
+    cost.seed(2, 2.0)
+    cost.observe(2, 2.6)
+    assert cost.table == [0.0, 1.0, 2.6]
+    for _ in range(63):
+        cost.observe(1, 1.25)
+    assert (cost.table, cost.version) == ([0.0, 1.0, 2.6], 3)
+    cost.observe(1, 1.25)
+    assert (cost.table, cost.version) == ([0.0, 1.25, 2.6], 4)
+    for _ in range(200):
+        cost.observe(1, 1.27)
+    assert cost.version == 4
 
 
 def test_costs_lie_on_lines_between_what_was_measured() -> None:

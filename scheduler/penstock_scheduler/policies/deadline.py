@@ -38,7 +38,8 @@ _FILLING = 1.25
 _PATIENCE_GAIN = 0.05
 _PATIENCE_MOVED = 0.01
 
-_FULL = FireReason.FULL  # looking a member up in its enum takes longer than the line where it is used
+# Looking a member up in its enum takes longer than the line where it is used.
+_FULL, _IDLE, _DRAIN = FireReason.FULL, FireReason.IDLE, FireReason.DRAIN
 
 
 class Deadline(LanePolicy[T]):
@@ -55,6 +56,7 @@ class Deadline(LanePolicy[T]):
         self._patience = settings.slo  # how far away deadlines are on arrival
         self._wakeup = inf
         self._draining = False
+        self._is_single = settings.instances == 1
         self._known, self._known_need = (-1, 0.0, 0.0, 0.0), 1  # what the need was found for, and the need
 
     def arrived(self, rows: int, patience: float, now: float) -> None:
@@ -80,7 +82,7 @@ class Deadline(LanePolicy[T]):
         table = self._cost.table if is_timed else self._free_of_charge
         start = now + self._cost.margin
         for lane in self._in_order(now):
-            reason = self._ripe(lane, now, start, drop) if is_timed else FireReason.IDLE
+            reason = self._ripe(lane, now, start, drop) if is_timed else _IDLE
             if reason is None:
                 continue
             filling = Filling(self._max_rows, table, start, self._earliest(start + table[-1]), drop)
@@ -103,13 +105,13 @@ class Deadline(LanePolicy[T]):
                 return None
         if lane.rows >= self._max_rows:
             return _FULL
+        if self._is_single and not self.blocking:
+            return _DRAIN if self._draining else _IDLE  # it never waits, so nothing is asked of the rate
         need = self._need(now)
         if lane.rows >= need:
             return FireReason.RATE
         if self._draining:
-            return FireReason.DRAIN
-        if self._settings.instances == 1 and not self.blocking:
-            return FireReason.IDLE
+            return _DRAIN
         return self._deferred(lane, need, now)
 
     def _earliest(self, end: float) -> float:
