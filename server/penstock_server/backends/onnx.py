@@ -125,6 +125,7 @@ class OnnxInstance:
         self._session: _Session | None = session
         self._inputs = {tensor.name: tensor.datatype for tensor in signature.inputs}
         self._outputs = [tensor.name for tensor in signature.outputs]
+        self._has_text = any(not datatype.itemsize for datatype in self._inputs.values())
         self._bf16 = any(t.datatype.name == "BF16" for t in (*signature.inputs, *signature.outputs))
 
     def run(self, batch: ModelBatch) -> Tensors:
@@ -133,12 +134,16 @@ class OnnxInstance:
             _refuse_empty(batch.inputs)
         wanted = batch.wanted_outputs()
         names = [name for name in self._outputs if name in wanted]
-        feeds = {
+        feeds = self._with_text(batch) if self._has_text else batch.inputs
+        outputs = self._run_ort_values(names, feeds) if self._bf16 else self._session.run(names, feeds)
+        return dict(zip(names, outputs, strict=True))
+
+    def _with_text(self, batch: ModelBatch) -> Tensors:
+        """The inputs, those of BYTES as ONNX strings."""
+        return {
             name: array if self._inputs[name].itemsize else _as_text(name, array, batch)
             for name, array in batch.inputs.items()
         }
-        outputs = self._run_ort_values(names, feeds) if self._bf16 else self._session.run(names, feeds)
-        return dict(zip(names, outputs, strict=True))
 
     def _run_ort_values(self, names: list[str], feeds: Tensors) -> Sequence[Array]:
         """The way for BF16, which `run` cannot take from numpy: through typed values, over bit patterns."""

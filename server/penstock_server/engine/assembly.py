@@ -18,6 +18,9 @@ from penstock_server.tensors.codec import Array, Buffer, dtype_of
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
 
+_ARRAYS = (np.ndarray, np.generic)
+
+
 class BadOutput(Exception):
     """A model returned something else than its config promises. For the log, not for clients."""
 
@@ -27,7 +30,7 @@ def check_outputs(outputs: object, wanted: Collection[int], spec: ModelSpec, row
 
     `outputs` is what a model returned. Models are written without a type checker: it may be anything.
     """
-    if not isinstance(outputs, Mapping):
+    if type(outputs) is not dict and not isinstance(outputs, Mapping):  # to ask an abstract class takes longer
         raise BadOutput(f"the model returned {_kind(outputs)}, not a dict of arrays by the outputs' names")
     arrays = cast("Mapping[str, object]", outputs)
     checked: dict[int, Array] = {}
@@ -36,7 +39,7 @@ def check_outputs(outputs: object, wanted: Collection[int], spec: ModelSpec, row
         array = arrays.get(tensor.name)
         if array is None:
             raise BadOutput(f"output '{tensor.name}' is missing")
-        if not isinstance(array, np.ndarray | np.generic):  # what numpy computes of arrays without axes are generics
+        if not isinstance(array, _ARRAYS):  # what numpy computes of arrays without axes are generics
             raise BadOutput(f"output '{tensor.name}' is {_kind(array)}, not a numpy array")
         checked[index] = _check(cast("Array", array), tensor, spec, rows)
     return checked

@@ -37,6 +37,8 @@ from penstock_server.tensors.codec import Array
 
 _log = logging.getLogger(__name__)
 
+_plan_outputs = attrgetter("plan.outputs")
+
 
 class Driver:
     """The queue and the instances of one version of a model. Lives on the loop that made it."""
@@ -59,6 +61,8 @@ class Driver:
         self._turns.add(self)
         self._runners = runners
         self._largest = settings.max_batch_rows
+        self._all_outputs = tuple(range(len(spec.outputs)))
+        self._all_names = [tensor.name for tensor in spec.outputs]
         self._idle = deque((runner, Slot(spec.batched)) for runner in runners)
         self._incoming: list[Job] = []
         self._held: dict[Job, Outcome] | None = {} if settings.preserve_ordering else None
@@ -163,7 +167,7 @@ class Driver:
 
     def start(self, batch: Batch[Job]) -> None:
         """Run a batch on an idle instance."""
-        run = Run(self, batch, *self._idle.popleft(), time.monotonic(), _wanted(batch.tickets))
+        run = Run(self, batch, *self._idle.popleft(), time.monotonic(), self._wanted(batch.tickets))
         rows = batch.padded_rows if self._spec.batching.enabled else batch.tickets[0].plan.rows
         try:
             model_batch = self._model_batch(run, rows)
@@ -178,10 +182,19 @@ class Driver:
             self.finished(run, model_batch, outcome, at_once=True)
 
     def _model_batch(self, run: "Run", rows: int) -> ModelBatch:
-        names = [self._spec.outputs[index].name for index in run.wanted]
-        return ModelBatch(
-            run.slot.gather(run.batch), rows, Infos(len(run.batch.tickets), partial(_infos, run.batch)), names
-        )
+        infos = Infos(len(run.batch.tickets), partial(_infos, run.batch))
+        return ModelBatch(run.slot.gather(run.batch), rows, infos, self._names(run.wanted))
+
+    def _wanted(self, jobs: Sequence[Job]) -> Sequence[int]:
+        """The outputs that some request asks for, by index, ascending."""
+        first = jobs[0].plan.outputs
+        if len(first) == len(self._all_outputs):  # as most do, and more than all nobody can want
+            return self._all_outputs
+        return sorted(set(first).union(*map(_plan_outputs, jobs)))
+
+    def _names(self, wanted: Sequence[int]) -> list[str]:
+        """Their names."""
+        return self._all_names if wanted is self._all_outputs else [self._all_names[index] for index in wanted]
 
     def finished(self, run: "Run", model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:
         """A batch has run, `at_once` if that was on the loop."""
@@ -335,17 +348,6 @@ class Run:
     def done(self, model_batch: ModelBatch, outcome: RunOutcome) -> None:
         """Hear how it ended."""
         self._driver.finished(self, model_batch, outcome)
-
-
-_plan_outputs = attrgetter("plan.outputs")
-
-
-def _wanted(jobs: Sequence[Job]) -> Sequence[int]:
-    """The outputs that some request asks for, by index, ascending."""
-    if len(jobs) == 1:
-        return jobs[0].plan.outputs
-    first, *others = set(map(_plan_outputs, jobs))
-    return sorted(set[int](first).union(*others)) if others else first
 
 
 def _is_unforeseen(result: Result) -> bool:

@@ -260,7 +260,7 @@ class SequenceDriver(Driver):
         inputs |= self._with_axis(self.states.gather(seats, taken, rows))
         inputs |= fill(self._sequences.controls, by_row, batched=self._spec.batched)
         run.seats, run.rows = seats, taken
-        names = [self._spec.outputs[index].name for index in run.wanted]
+        names = self._names(run.wanted)
         names += [state.output for state in self._sequences.states]
         return ModelBatch(inputs, rows, Infos(rows, partial(_infos, by_row)), names)
 

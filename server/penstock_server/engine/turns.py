@@ -49,15 +49,17 @@ class Turns:
         now = time.monotonic()
         for driver in self._drivers:
             driver.admit(now)
-        effects = self._source.poll(now)
+        others: list[Drop[Job] | Release[Job]] = []
         # The batches first: then no callback of a dropped request comes between a batch and its assembly.
-        for effect in effects:
+        for effect in self._source.poll(now):
             if isinstance(effect, Start):
                 effect.batch.tickets[0].plan.version.driver.start(effect.batch)
-        for effect in effects:
+            else:
+                others.append(effect)
+        for effect in others:
             if isinstance(effect, Drop):
                 effect.ticket.plan.version.driver.drop(effect.ticket, effect.reason)
-            elif isinstance(effect, Release):
+            else:
                 effect.ticket.plan.version.driver.release(effect.ticket)
         if not self._is_due:  # a batch that ran at once has asked for another turn, which sets the alarm
             self._wakeup.set(self._source.next_wakeup())

@@ -9,14 +9,13 @@ Requests with one plan have the same response but for id and data. So there is a
     model name and version │ id │ outputs: names, datatypes, shapes │ data │ …
     ────────── kept ──────── ask ────────────── kept ──────────────── batch ──
 
-For each batch it is `cut` to what that has returned, and a response is then one join of slices. Where it is not so
+A response is then one join of slices of what the batch has returned. Where it is not so
 simple (classes, strings, a response that is too large) `respond` makes the response from the arrays.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_proto.open_inference_pb2 import ModelInferResponse
@@ -75,7 +74,7 @@ def build_response(plan: Plan, request_id: str, outputs: Outputs) -> tuple[Model
 class Template:
     """The response to every request of a plan, without id and data."""
 
-    __slots__ = ("_is_fixed", "_is_simple", "_layout", "_shapes", "plan", "wrapping")
+    __slots__ = ("_fixed", "_is_fixed", "_is_simple", "_layout", "_shapes", "plan", "wrapping")
 
     def __init__(self, plan: Plan, wrapping: Wrapping | None = None) -> None:
         self.plan = plan
@@ -83,27 +82,30 @@ class Template:
         tensors = [plan.version.spec.outputs[index] for index in plan.outputs]
         self._is_simple = bool(tensors) and not any(plan.classes) and all(each.datatype.itemsize for each in tensors)
         self._is_fixed = all(-1 not in each.shape for each in tensors)
-        self._layout: _Layout | None = None
+        self._fixed: _Layout | None = None  # the layout of all batches, once there is one for all
+        self._layout: _Layout | None = None  # the last one
         self._shapes: list[tuple[int, ...]] = []  # of the outputs that it is for, without the batch axis
 
     def rows(self, outputs: BatchOutputs, id_field: bytes, start: int, end: int, max_bytes: int) -> list[Buffer] | None:
         """The response to the request with these rows of a batch; None if it has to be made from the arrays."""
-        cut = outputs.memo.get(self)
-        if not isinstance(cut, Cut):
-            cut = outputs.memo[self] = self.cut(outputs)
-        if cut is None or cut.layout.size + len(id_field) > max_bytes:
+        layout = self._fixed
+        if layout is None:
+            layout = self._layout_of(outputs)
+        if layout is None or layout.size + len(id_field) > max_bytes:
             return None
-        return cut.layout.parts(cut.data, id_field, start, end)
+        return layout.parts(outputs, id_field, start, end)
 
-    def cut(self, outputs: BatchOutputs) -> "Cut | None":
-        """The responses to this plan's requests of a batch; None if they have to be made from the arrays."""
+    def _layout_of(self, outputs: BatchOutputs) -> "_Layout | None":
+        """The layout of a batch's responses, looked for once in a batch; None if they are not so simple."""
+        layout = outputs.memo.get(self)
+        if isinstance(layout, _Layout):
+            return layout
         if not self._is_simple:
             return None
-        layout, indices = self._layout, self.plan.outputs
-        if layout is None or not self._is_fixed:
-            layout = self._lay_out(outputs)
-        heads, rows = layout.heads, layout.row_bytes
-        return Cut(layout, [(heads[at], _raw_in(outputs, index), rows[at]) for at, index in enumerate(indices)])
+        layout = outputs.memo[self] = self._lay_out(outputs)
+        if self._is_fixed:
+            self._fixed = layout
+        return layout
 
     def _lay_out(self, outputs: BatchOutputs) -> "_Layout":
         first = 1 if outputs.batched else 0
@@ -114,32 +116,19 @@ class Template:
         return self._layout
 
 
-Data = list[tuple[bytes, Buffer, int]]
-"""For each output what goes before its data, the data of the whole batch, and the bytes of a row."""
-
-
-class Cut(NamedTuple):
-    """The responses to the requests of one plan in one batch."""
-
-    layout: "_Layout"
-    data: Data
-
-
 class _Layout:
     """What the responses of a plan have in common, for outputs of the same shapes."""
 
-    __slots__ = ("_id_size", "_is_joined", "_lead", "_start", "_wrapping", "heads", "row_bytes", "size")
+    __slots__ = ("_id_size", "_is_joined", "_lead", "_outputs", "_start", "_wrapping", "size")
 
     def __init__(self, plan: Plan, shapes: Sequence[tuple[int, ...]], batched: bool, wrapping: Wrapping | None) -> None:
         """`shapes` are the outputs', without the batch axis."""
         spec = plan.version.spec
         middle = ModelInferResponse()
-        self.heads: list[bytes] = []
-        """What goes before the data of each output."""
-        self.row_bytes: list[int] = []
-        """Of each; an output without a batch axis has one row."""
         self.size = 0
         """Of a response, but for its id."""
+        heads: list[bytes] = []
+        row_bytes: list[int] = []  # an output without a batch axis has one row
         rows = plan.rows if batched else 1
         for index, shape in zip(plan.outputs, shapes, strict=True):
             tensor = spec.outputs[index]
@@ -147,37 +136,40 @@ class _Layout:
                 name=tensor.name, datatype=tensor.datatype.name, shape=(rows, *shape) if batched else shape
             )
             row = prod(shape) * tensor.datatype.itemsize
-            self.row_bytes.append(row)
-            self.heads.append(_raw_head(rows * row))
+            row_bytes.append(row)
+            heads.append(_raw_head(rows * row))
             self.size += rows * row
-        self.heads[0] = middle.SerializeToString() + self.heads[0]
+        heads[0] = middle.SerializeToString() + heads[0]
+        # Of each output: what goes before its data, which it is, and the bytes of a row.
+        self._outputs = list(zip(heads, plan.outputs, row_bytes, strict=True))
         start = ModelInferResponse(model_name=spec.name, model_version=str(plan.version.version))
         self._start = start.SerializeToString()
-        self.size += len(self._start) + sum(map(len, self.heads))
+        self.size += len(self._start) + sum(map(len, heads))
         self._is_joined = self.size <= _JOIN_BYTES
         self._wrapping = wrapping
         # With a wrapping: what goes before an id of so many bytes, which is mostly the same for all.
         self._id_size = -1
         self._lead = self._start
 
-    def parts(self, data: Data, id_field: bytes, start: int, end: int) -> list[Buffer]:
+    def parts(self, outputs: BatchOutputs, id_field: bytes, start: int, end: int) -> list[Buffer]:
         """The response to the request with the rows from `start` to before `end`; `id_field` is its id, encoded."""
-        wrapping = self._wrapping
+        wrapping, raws = self._wrapping, outputs.raws
         if wrapping is not None and len(id_field) != self._id_size:
             self._id_size = len(id_field)
             size = self.size + self._id_size + len(wrapping.last)
             self._lead = wrapping.tag + varint(size) + self._start
         if self._is_joined:
             pieces: list[Buffer] = [self._lead, id_field]
-            for head, raw, row in data:
+            for head, index, row in self._outputs:
+                raw = raws[index] if index in raws else _raw_in(outputs, index)
                 pieces += (head, raw[start * row : end * row])
             if wrapping is not None:
                 pieces.append(wrapping.last)
             return [b"".join(pieces)]
         before = self._lead + id_field
         parts: list[Buffer] = []
-        for head, raw, row in data:
-            parts += (before + head, memoryview(raw)[start * row : end * row])
+        for head, index, row in self._outputs:
+            parts += (before + head, memoryview(_raw_in(outputs, index))[start * row : end * row])
             before = b""
         if wrapping is not None:
             parts.append(wrapping.last)
@@ -185,7 +177,7 @@ class _Layout:
 
 
 def _raw_in(outputs: BatchOutputs, index: int) -> Buffer:
-    """An output's data, of the whole batch: once for all plans."""
+    """An output's data, of the whole batch: once for all requests."""
     raw = outputs.raws.get(index)
     if raw is None:
         array = outputs.arrays[index]
