@@ -17,7 +17,6 @@ from penstock_server.models.spec import ModelSpec
 from penstock_server.tensors.codec import Array, Buffer, dtype_of
 from penstock_server.tensors.spec import TensorSpec, show_shape
 
-
 _ARRAYS = (np.ndarray, np.generic)
 
 

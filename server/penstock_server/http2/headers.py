@@ -24,12 +24,12 @@ caches, both a connection's own:
    again, so its templates live on. Everything in doubt (long integers, table size updates, any error) goes to the
    library as well, and tests/server/http2/test_headers.py holds the two ways against each other.
 
-   Of the commonest such blocks the next one is foretold. Where indices and one literal with a new name are all there
-   is, and it goes into the table, the same list looks the same the next time but for its value and for its dynamic
-   indices, which are higher by one (`_expect`). Two comparisons tell, and no form is made.
+   Of the commonest such blocks the next one is foretold (foretold.py). Two comparisons tell, no form is made, and what
+   goes into the table waits there until somebody wants to look at it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 from hpack import Decoder, HPACKError
@@ -40,6 +40,7 @@ from hpack.table import HeaderTable
 
 from penstock_server.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from penstock_server.http2.fields import SPECIAL, Headers, check_request, check_trailers, check_value, field_size
+from penstock_server.http2.foretold import FIRST_DYNAMIC, Step, step_of
 from penstock_server.http2.frames import MAX_FRAME_SIZE, Flag, FrameType, opening
 from penstock_server.http2.limits import Limits
 
@@ -48,12 +49,9 @@ Head = TypeVar("Head")
 TABLE_BYTES = 4096
 """SETTINGS_HEADER_TABLE_SIZE, which we leave at its default."""
 
-_FIRST_DYNAMIC = HeaderTable.STATIC_TABLE_LENGTH + 1
 _INDEXED = bytes(range(0x81, 0xFF))
 """The indexed fields of one byte: index 1 to 126."""
-_NEXT = bytes(range(0x80 + _FIRST_DYNAMIC)) + bytes(range(0x80 + _FIRST_DYNAMIC + 1, 0x100)) + b"\xff"
-"""From indexed fields of one byte to those after an insertion. 0xff stands for those that need two bytes then."""
-_BEFORE_DYNAMIC = bytes(0x81) + bytes(range(1, _FIRST_DYNAMIC))
+_BEFORE_DYNAMIC = bytes(0x81) + bytes(range(1, FIRST_DYNAMIC))
 _UNKNOWN = bytes(256)
 
 # Numbers in a form. Those of the static table are its indices, 1 to 61.
@@ -155,6 +153,24 @@ class Template(Generic[Head]):
         """Which of the literals is the varying field, if it is the only one; else -1."""
 
 
+class _Table(HeaderTable):
+    """The library's dynamic table, which can take in many entries at once."""
+
+    @property
+    def used(self) -> int:
+        """Bytes in it, as RFC 7541, section 4.1, counts them."""
+        return self._current_size
+
+    def add_all(self, name: bytes, values: Sequence[bytes]) -> None:
+        """Take in fields of one name, in this order. Each of them must fit into the table."""
+        entries = self.dynamic_entries
+        entries.extendleft([(name, value) for value in values])
+        size = self._current_size + len(values) * field_size(name, b"") + sum(map(len, values))
+        while size > self._maxsize:
+            size -= field_size(*entries.pop())
+        self._current_size = size
+
+
 class HeaderDecoder(Generic[Head]):
     """Decodes the header blocks of one connection, in their order, each exactly once."""
 
@@ -166,7 +182,7 @@ class HeaderDecoder(Generic[Head]):
         # The library stops inside a block, which ends the connection; a list that is merely too long ends its stream.
         self._library = Decoder(4 * limits.header_list_bytes)
         self._library.max_allowed_table_size = TABLE_BYTES
-        self._table = self._library.header_table
+        self._table = self._library.header_table = _Table()
         self._entries = self._table.dynamic_entries
         # What is known of the library's table: bytes in it, and a number for each entry, the newest first.
         self._used = 0
@@ -175,10 +191,17 @@ class HeaderDecoder(Generic[Head]):
         self.blocks: dict[bytes, Result[Head]] = {}
         self._templates: dict[bytes, Template[Head]] = {}
         self._huffman: dict[bytes, bytes] = {}
-        # What the next block is foretold to be, before and behind the value of its literal.
-        self._expected: Template[Head] | None = None
-        self._head_expected = b""
-        self._tail_expected = b""
+        # Lists that were accepted, without values of the varying field: their heads and content lengths.
+        self._accepted: dict[tuple[tuple[bytes, bytes], ...], tuple[Head, int]] = {}
+        # What the next block is foretold to be, what it would stand for, how long its value may be, how much may go
+        # into the table until it evicts what the block refers to, and values that are still to be put there.
+        self._step: Step | None = None
+        self._steps: dict[tuple[bytes, bytes], Step] = {}  # those that were begun with
+        self._meant: Template[Head] | None = None
+        self._longest = 0
+        self._spare = 0
+        self._values: list[bytes] = []
+        self._entry_bytes = field_size(varying, b"")
         self.hits = 0
         self.template_hits = 0
         self.misses = 0
@@ -194,14 +217,14 @@ class HeaderDecoder(Generic[Head]):
 
         ConnectionFault if the block cannot be decoded, StreamFault if it can and the list is malformed or too long.
         """
+        step = self._step
+        if step is not None and (foretold := self._foretold(step, block)) is not None:
+            return foretold
         known = self.blocks.get(block)
         if known is not None:
             self.hits += 1
             return known
-        if self._expected is not None and block.startswith(self._head_expected):
-            foretold = self._foretold(self._expected, block)
-            if foretold is not None:
-                return foretold
+        self._settle()
         form = self._form(block) if len(block) <= _MAX_CACHED_BLOCK else None
         if form is None:
             headers = self._decode(block)
@@ -228,6 +251,7 @@ class HeaderDecoder(Generic[Head]):
 
     def trailers(self, block: bytes) -> Headers:
         """A request's trailers; the same faults."""
+        self._settle()
         headers = self._decode(block)
         self._follow()
         self._check_size(headers)
@@ -247,8 +271,20 @@ class HeaderDecoder(Generic[Head]):
 
     def _accept(self, headers: Headers) -> Result[Head]:
         self._check_size(headers)
-        content_length = check_request(headers)
-        return self._head(headers, content_length)
+        name = self._varying
+        key = tuple([(name, b"") if field[0] == name else field for field in headers])
+        known = self._accepted.get(key)
+        if known is None:
+            content_length = check_request(headers)
+            result = self._head(headers, content_length)
+            if len(self._accepted) >= _MAX_ENTRIES:
+                self._accepted.clear()
+            self._accepted[key] = result[0], content_length
+            return result
+        own = [value for field, value in headers if field == name]
+        for value in own:
+            check_value(value)
+        return known[0], own[-1] if own else None, known[1]
 
     def _head(self, headers: Headers, content_length: int) -> Result[Head]:
         varying = None
@@ -269,8 +305,11 @@ class HeaderDecoder(Generic[Head]):
     def _follow(self) -> None:
         """Look at the table after the library has changed it."""
         self.blocks.clear()
-        self._expected = None
-        self._used = sum(field_size(name, value) for name, value in self._entries)
+        self._step = None
+        self._look()
+
+    def _look(self) -> None:
+        self._used = self._table.used
         self._live = bytes([self._numbers.get(entry, 0) for entry in self._entries])
 
     def _remember(self, block: bytes, result: Result[Head]) -> None:
@@ -303,7 +342,7 @@ class HeaderDecoder(Generic[Head]):
             # A connection that uses that many different entries starts again.
             self._numbers.clear()
             self._templates.clear()
-            self._expected = None
+            self._step = None
         self._numbers[header] = _FIRST_NUMBER + len(self._numbers)
 
     def _fill(self, template: Template[Head], literals: list[Literal]) -> Result[Head]:
@@ -332,41 +371,48 @@ class HeaderDecoder(Generic[Head]):
 
     def _expect(self, template: Template[Head], block: bytes) -> None:
         """Foretell the next block from one of this template that is decoded, if it can be."""
-        self._expected = None
-        head = block[: len(block) - len(block.lstrip(_INDEXED))]
-        rest = block[len(head) :]
-        if template.varying == 0 and len(template.holes) == 1 and rest.startswith(self._opening):
-            size_at = len(self._opening)
-            tail = rest[size_at + 1 + rest[size_at] :]
-            if rest[size_at] < 0x7F and not tail.strip(_INDEXED):
-                self._expect_after(template, head + self._opening, tail)
+        step = step_of(block, self._opening) if template.varying == 0 and len(template.holes) == 1 else None
+        if step is not None:
+            if len(self._steps) >= _MAX_ENTRIES:
+                self._steps.clear()
+            step = self._steps.setdefault((step.head, step.tail), step).after()
+        self._step = step
+        if step is not None and step.reach > len(self._entries):
+            self._step = None  # what it refers to is gone
+        elif step is not None:
+            self._meant = template
+            self._longest = min(0x7E, self._list_bytes - template.size)
+            self._spare = self._table.maxsize - sum([field_size(*each) for each in islice(self._entries, step.reach)])
 
-    def _expect_after(self, template: Template[Head], head: bytes, tail: bytes) -> None:
-        """The same, after a block with this before the value of its literal (and its length) and this behind it."""
-        head, tail = head.translate(_NEXT), tail.translate(_NEXT)
-        self._head_expected, self._tail_expected = head, tail
-        self._expected = None if b"\xff" in head or b"\xff" in tail else template
-
-    def _foretold(self, template: Template[Head], block: bytes) -> Result[Head] | None:
-        """What a block stands for that begins as foretold. None, and nothing is changed, if it does not go on so."""
-        head, tail = self._head_expected, self._tail_expected
-        at = len(head) + 1
-        size = len(block) - at - len(tail)
-        if not 0 < size < 0x7F or block[at - 1] != size or block[at + size :] != tail:
+    def _foretold(self, step: Step, block: bytes) -> Result[Head] | None:
+        """What a block stands for if it is this step. None, and nothing is changed, if it is not."""
+        begin, template = step.value_at, self._meant
+        end = len(block) - len(step.tail)
+        value, size = block[begin:end], end - begin
+        if not (
+            block.startswith(step.head)
+            and block.endswith(step.tail)
+            and value.isalnum()
+            and block[begin - 1] == size <= self._longest
+        ):
             return None
-        value = block[at : at + size]
-        if not value.isalnum() or template.size + size > self._list_bytes:
+        spare = self._spare - self._entry_bytes - size
+        if spare < 0 or template is None:
             return None
-        name, live = self._varying, self._live
-        self._live, self._used = self._after_insertion(name, value, None)
-        self._table.add(name, value)
-        self.blocks.clear()
+        self._spare = spare
+        self._values.append(value)
+        self._step = step.after()
         self.template_hits += 1
-        if not self._live or live[len(self._live) - 1 :].strip(b"\0"):
-            self._expected = None  # it may refer to what was evicted
-        else:
-            self._expect_after(template, head, tail)
+        if self.blocks:
+            self.blocks.clear()
         return template.result[0], value, template.result[2]
+
+    def _settle(self) -> None:
+        """Put into the table what was foretold."""
+        if self._values:
+            self._table.add_all(self._varying, self._values)
+            self._values.clear()
+            self._look()
 
     # -- the normal form -----------------------------------------------------------------------------------------------
 
@@ -426,7 +472,7 @@ class HeaderDecoder(Generic[Head]):
             at = 1
             if index == mask:
                 at, index = 2, index + _seven_bits(rest[1])
-            if has_moved and index >= _FIRST_DYNAMIC:
+            if has_moved and index >= FIRST_DYNAMIC:
                 raise ValueError(index)  # the literal before may have moved the entries
             name = self._table.get_by_index(index)[0]
         value, at = self._string(rest, at)
@@ -447,7 +493,7 @@ class HeaderDecoder(Generic[Head]):
 
     def _number(self, rest: bytes, changed: _Followed | None) -> bytes:
         """The number of an entry by its index in two bytes, at the beginning; 0 for those there are not."""
-        age = 0x7F + _seven_bits(rest[1]) - _FIRST_DYNAMIC
+        age = 0x7F + _seven_bits(rest[1]) - FIRST_DYNAMIC
         if rest[0] == 0x80:
             raise ValueError(rest[0])
         live = self._live if changed is None else changed[0]
