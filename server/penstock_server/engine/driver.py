@@ -28,6 +28,7 @@ from penstock_server.backends.runner import Runner
 from penstock_server.engine.assembly import BatchOutputs, check_outputs, join
 from penstock_server.engine.jobs import Job, JobTimes, Outcome, Outputs, Refused
 from penstock_server.engine.lengths import cut, rows_of
+from penstock_server.engine.round_robin import RoundRobin
 from penstock_server.engine.slots import Slot
 from penstock_server.engine.statistics import BatchTimes, VersionStatistics
 from penstock_server.engine.turns import Turns
@@ -52,12 +53,13 @@ class Driver:
         name: str,
         bounds: Bounds | None = None,
         device: "SharedDevice | None" = None,
+        round_robin: RoundRobin | None = None,
     ) -> None:
         self._spec = spec
         self._name = name
         self._device = device.device if device else None
         self.scheduler: Scheduler[Job] = Scheduler(settings, device=self._device, shared_bounds=bounds)
-        self._turns = device.turns if device else Turns(self.scheduler)
+        self._turns = device.turns if device else Turns(self.scheduler, round_robin)
         self._turns.add(self)
         self._runners = runners
         self._largest = settings.max_batch_rows

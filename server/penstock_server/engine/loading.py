@@ -26,11 +26,12 @@ from penstock_server.backends.base import (
 )
 from penstock_server.backends.generators import GeneratorRunner
 from penstock_server.backends.inline import INLINE_SECONDS, Inline, Threads
-from penstock_server.backends.runner import ThreadRunner, close
+from penstock_server.backends.runner import Runner, ThreadRunner, close
 from penstock_server.engine.assembly import BadOutput, check_outputs
 from penstock_server.engine.batching import scheduler_settings
 from penstock_server.engine.decoupled import LIVE, DecoupledDriver
 from penstock_server.engine.driver import Driver, SharedDevice
+from penstock_server.engine.round_robin import RoundRobin
 from penstock_server.engine.sequences import SequenceDriver, first_step
 from penstock_server.engine.trials import cpu_seconds, has_fixed_shapes, zeros
 from penstock_server.engine.versions import ServedModel, ServedVersion, VersionState
@@ -62,6 +63,8 @@ class LoadSettings:
     """Batches of models on the CPU that take less run on the loop instead of in a thread; 0: none does."""
     threads: Threads = field(default_factory=Threads)
     """How many batches run in threads, over all models that are loaded with these settings."""
+    round_robin: RoundRobin = field(default_factory=RoundRobin)
+    """Their turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +164,14 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
     """Give a loaded version its queue and its threads. On the loop."""
     post = asyncio.get_running_loop().call_soon_threadsafe
     name = f"model '{prepared.spec.name}' version {prepared.version}"
-    spec, scheduling, bounds, device = prepared.spec, prepared.scheduling, settings.bounds, settings.device
-    driver: Driver
+    spec, scheduling = prepared.spec, prepared.scheduling
+    kind: type[Driver]
+    runners: Sequence[Runner]
     if spec.decoupled and spec.sequences is None:
         generators = [
             GeneratorRunner(each, post, name) for each in prepared.instances if isinstance(each, DecoupledInstance)
         ]
-        driver = DecoupledDriver(spec, scheduling, generators * LIVE, name=name, bounds=bounds, device=device)
+        kind, runners = DecoupledDriver, generators * LIVE
     else:
         instances = [each for each in prepared.instances if not isinstance(each, DecoupledInstance)]
         # A sequence's own instance may be busy while another one is free (engine/sequences.py): never beside itself.
@@ -179,7 +183,15 @@ def serve(prepared: Prepared, settings: LoadSettings) -> ServedVersion:
                 inline.tried(rows, seconds)
         runners = [ThreadRunner(instance, post, name, inline, settings.threads) for instance in instances]
         kind = Driver if spec.sequences is None else SequenceDriver
-        driver = kind(spec, scheduling, runners, name=name, bounds=bounds, device=device)
+    driver = kind(
+        spec,
+        scheduling,
+        runners,
+        name=name,
+        bounds=settings.bounds,
+        device=settings.device,
+        round_robin=settings.round_robin,
+    )
     for rows, seconds in prepared.costs:
         driver.scheduler.cost.seed(rows, seconds)
     return ServedVersion(prepared.version, prepared.spec, prepared.config, driver)

@@ -32,6 +32,7 @@ from penstock_server.engine.assembly import BatchOutputs
 from penstock_server.engine.controls import fill, public_id
 from penstock_server.engine.driver import Driver, Infos, Result, Run, SharedDevice
 from penstock_server.engine.jobs import Job, Outcome, Refused, StreamedJob
+from penstock_server.engine.round_robin import RoundRobin
 from penstock_server.engine.states import Rows, States
 from penstock_server.engine.wakeup import WakeUp
 from penstock_server.errors import Failure, InvalidRequest, failure_of
@@ -65,8 +66,9 @@ class SequenceDriver(Driver):
         name: str,
         bounds: Bounds | None = None,
         device: SharedDevice | None = None,
+        round_robin: RoundRobin | None = None,
     ) -> None:
-        super().__init__(spec, settings, runners, name=name, bounds=bounds, device=device)
+        super().__init__(spec, settings, runners, name=name, bounds=bounds, device=device, round_robin=round_robin)
         assert spec.sequences is not None, "a model without sequences has a plain driver"
         self._sequences: SequenceSpec = spec.sequences
         self._instances = len(runners)

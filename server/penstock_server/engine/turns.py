@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from penstock_scheduler import Device, Drop, Release, Scheduler, Start
 from penstock_server.engine.jobs import Job
+from penstock_server.engine.round_robin import RoundRobin
 from penstock_server.engine.wakeup import WakeUp
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 class Turns:
     """Gives the schedulers of one device, or one of its own, their turns. Lives on the loop that made it."""
 
-    def __init__(self, source: Scheduler[Job] | Device[Job]) -> None:
+    def __init__(self, source: Scheduler[Job] | Device[Job], round_robin: RoundRobin | None = None) -> None:
+        """The `round_robin` is for those whose turns are on the same loop."""
         self._source = source
-        self._loop = asyncio.get_running_loop()
-        self._wakeup = WakeUp(self._loop, self._turn)
+        self._round_robin = round_robin or RoundRobin()
+        self._wakeup = WakeUp(asyncio.get_running_loop(), self._turn)
         self._is_due = False
         self._drivers: list[Driver] = []
 
@@ -39,10 +41,10 @@ class Turns:
             self._wakeup.close()
 
     def soon(self) -> None:
-        """Take a turn at the end of this pass of the loop."""
+        """Take a turn at the end of this pass of the loop, or of one of the next if many are due."""
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._turn)
+            self._round_robin.add(self._turn)
 
     def _turn(self) -> None:
         self._is_due = False
