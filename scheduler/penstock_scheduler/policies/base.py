@@ -12,7 +12,9 @@ from typing import Generic
 from penstock_scheduler.lanes import Lane, Lanes
 from penstock_scheduler.settings import Settings
 from penstock_scheduler.splitting import Dropper
-from penstock_scheduler.values import Batch, Reason, T
+from penstock_scheduler.values import Batch, FireReason, Reason, T
+
+_FULL = FireReason.FULL  # looking a member up in its enum takes longer than the line where it is used
 
 
 class Policy(ABC, Generic[T]):
@@ -95,6 +97,21 @@ class LanePolicy(Policy[T]):
             self._jumper = lanes.pop(min(starved)[1])
             lanes.insert(0, self._jumper)
         return lanes
+
+    def _all_of(self, lane: Lane[T], reason: FireReason) -> Batch[T] | None:
+        """What `Filling` would make of a lane where nothing is to be chosen, for less; None if something is.
+
+        Nobody in it is late however many go with him: whoever looked for that has sorted the tickets into flows.
+        """
+        rows = lane.rows
+        for tier in lane.tiers:
+            if tier.rows:
+                break
+        else:
+            return None
+        if tier.rows < rows or rows > self._max_rows or tier.is_sorted:
+            return None
+        return Batch(lane.key, lane.length, tier.drain(), rows, _FULL if rows == self._max_rows else reason)
 
     def _started(self, batch: Batch[T], lane: Lane[T]) -> Batch[T]:
         """Remember whether the batch that starts was taken out of turn."""

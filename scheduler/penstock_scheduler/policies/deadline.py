@@ -85,9 +85,11 @@ class Deadline(LanePolicy[T]):
             reason = self._ripe(lane, now, start, drop) if is_timed else _IDLE
             if reason is None:
                 continue
-            filling = Filling(self._max_rows, table, start, self._earliest(start + table[-1]), drop)
-            filling.fill(lane, now)
-            batch = filling.batch(lane, reason)
+            batch = self._all_of(lane, reason)
+            if batch is None:
+                filling = Filling(self._max_rows, table, start, self._earliest(start + table[-1]), drop)
+                filling.fill(lane, now)
+                batch = filling.batch(lane, reason)
             if batch is not None:
                 return self._started(batch, lane)
         return None

@@ -21,9 +21,11 @@ class Eager(LanePolicy[T]):
 
     def form(self, now: float, free: int, drop: Dropper[T]) -> Batch[T] | None:
         for lane in self._in_order(now):
-            filling = Filling(self._max_rows, self._free_of_charge, now, inf, drop)
-            filling.fill(lane, now)
-            batch = filling.batch(lane, FireReason.IDLE)
+            batch = self._all_of(lane, FireReason.IDLE)
+            if batch is None:
+                filling = Filling(self._max_rows, self._free_of_charge, now, inf, drop)
+                filling.fill(lane, now)
+                batch = filling.batch(lane, FireReason.IDLE)
             if batch is not None:
                 return self._started(batch, lane)
         return None

@@ -80,8 +80,9 @@ class Driver:
 
     def submit(self, job: Job) -> None:
         """Queue a request. It is settled when it was run, dropped or refused."""
+        if not self._incoming:  # else the turn is due already
+            self._turns.soon()
         self._incoming.append(job)
-        self._turns.soon()
 
     def cancel(self, job: Job) -> bool:
         """Take a request off the queue. False: it runs already and stays in its batch; its result is dropped."""

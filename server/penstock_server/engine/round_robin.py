@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-_PASS_SECONDS = 350e-6
+_PASS_SECONDS = 550e-6
 
 
 class RoundRobin:

@@ -21,6 +21,9 @@ Buffer = bytes | memoryview
 
 PREFIX_BYTES = 5
 """Before a message: its flag, and four bytes of length. One number, if it is not compressed: the flag is 0 then."""
+SMALL = 1024
+PREFIXES = [size.to_bytes(PREFIX_BYTES, "big") for size in range(SMALL)]
+"""Those of small messages: to look one up costs a third of making it."""
 _ALIGNMENT = 64
 
 

@@ -17,7 +17,8 @@ from hpack.table import HeaderTable
 FIRST_DYNAMIC = HeaderTable.STATIC_TABLE_LENGTH + 1
 
 _TWO_BYTES = 0x7F
-"""Indices from this on take two bytes, and from twice as many on three or more."""
+_THREE_BYTES = _TWO_BYTES + 0x80
+"""The indices from which on a field takes as many bytes."""
 
 
 class Step:
@@ -43,7 +44,7 @@ class Step:
         """The step behind this one; None if it needs an index of three bytes."""
         if self._after is None:
             before, behind = _moved(self._before), _moved(self._behind)
-            if max((*before, *behind), default=0) < 2 * _TWO_BYTES:
+            if max((*before, *behind), default=0) < _THREE_BYTES:
                 self._after = Step(before, self._opening, behind)
         return self._after
 
@@ -54,7 +55,7 @@ def step_of(block: bytes, opening: bytes) -> Step | None:
     if not block.startswith(opening, at):
         return None
     at += len(opening)
-    if block[at] >= _TWO_BYTES:
+    if at >= len(block) or block[at] >= _TWO_BYTES:
         return None
     behind, end = _decoded(block, at + 1 + block[at])
     return Step(before, opening, behind) if end == len(block) else None
@@ -79,7 +80,7 @@ def _decoded(block: bytes, at: int) -> tuple[list[int], int]:
         if block[at] < 0xFF:
             indices.append(block[at] & 0x7F)
             at += 1
-        elif at + 1 < len(block) and block[at + 1] < _TWO_BYTES:
+        elif at + 1 < len(block) and block[at + 1] < 0x80:
             indices.append(_TWO_BYTES + block[at + 1])
             at += 2
         else:

@@ -63,7 +63,7 @@ _FIRST_NUMBER = 64
 _MAX_ENTRIES = 128
 """Of each cache; one that is full is emptied, which is simpler than a turn for each and costs a decode now and then."""
 _MAX_CACHED_BLOCK = 1024
-_MAX_LITERALS = 4
+_MAX_LITERALS = 8
 _MAX_HUFFMAN = 64
 
 
@@ -128,8 +128,8 @@ Literal = tuple[bytes, bytes, bool]
 """Name, value, and whether it goes into the dynamic table."""
 
 
-_Followed = tuple[bytes, int]
-"""What is known of a table: `_live` and `_used` of `HeaderDecoder`."""
+_Followed = tuple[bytes, int, tuple[int, ...]]
+"""What is known of a table: `_live` and `_used` of `HeaderDecoder`, and the sizes of what a block has inserted."""
 
 
 class Template(Generic[Head]):
@@ -242,7 +242,7 @@ class HeaderDecoder(Generic[Head]):
         for name, value, inserts in literals:
             if inserts:
                 self._table.add(name, value)
-        self._live, self._used = changed
+        self._live, self._used, _ = changed
         if self.blocks:
             self.blocks.clear()
         result = self._fill(template, literals)
@@ -306,9 +306,6 @@ class HeaderDecoder(Generic[Head]):
         """Look at the table after the library has changed it."""
         self.blocks.clear()
         self._step = None
-        self._look()
-
-    def _look(self) -> None:
         self._used = self._table.used
         self._live = bytes([self._numbers.get(entry, 0) for entry in self._entries])
 
@@ -371,18 +368,29 @@ class HeaderDecoder(Generic[Head]):
 
     def _expect(self, template: Template[Head], block: bytes) -> None:
         """Foretell the next block from one of this template that is decoded, if it can be."""
-        step = step_of(block, self._opening) if template.varying == 0 and len(template.holes) == 1 else None
-        if step is not None:
-            if len(self._steps) >= _MAX_ENTRIES:
-                self._steps.clear()
-            step = self._steps.setdefault((step.head, step.tail), step).after()
-        self._step = step
+        step = self._step_of(block) if template.varying == 0 and len(template.holes) == 1 else None
+        self._step = step = None if step is None else step.after()
         if step is not None and step.reach > len(self._entries):
             self._step = None  # what it refers to is gone
         elif step is not None:
             self._meant = template
             self._longest = min(0x7E, self._list_bytes - template.size)
             self._spare = self._table.maxsize - sum([field_size(*each) for each in islice(self._entries, step.reach)])
+
+    def _step_of(self, block: bytes) -> Step | None:
+        """The step that a block is, if it is one: the same object whenever it comes."""
+        size_at = block.find(self._opening) + len(self._opening)
+        if size_at >= len(block) or block[size_at] >= 0x7F:
+            return None
+        around = block[:size_at], block[size_at + 1 + block[size_at] :]
+        step = self._steps.get(around)
+        if step is None:
+            step = step_of(block, self._opening)
+            if step is not None:
+                if len(self._steps) >= _MAX_ENTRIES:
+                    self._steps.clear()
+                self._steps[around] = step
+        return step
 
     def _foretold(self, step: Step, block: bytes) -> Result[Head] | None:
         """What a block stands for if it is this step. None, and nothing is changed, if it is not."""
@@ -410,9 +418,11 @@ class HeaderDecoder(Generic[Head]):
     def _settle(self) -> None:
         """Put into the table what was foretold."""
         if self._values:
-            self._table.add_all(self._varying, self._values)
-            self._values.clear()
-            self._look()
+            name, values, numbers = self._varying, self._values, self._numbers
+            self._table.add_all(name, values)
+            live = bytes([numbers.get((name, value), 0) for value in reversed(values)]) + self._live
+            self._used, self._live = self._table.used, live[: len(self._entries)]
+            values.clear()
 
     # -- the normal form -----------------------------------------------------------------------------------------------
 
@@ -501,19 +511,17 @@ class HeaderDecoder(Generic[Head]):
 
     def _after_insertion(self, name: bytes, value: bytes, changed: _Followed | None) -> _Followed:
         """The table after an insertion that may evict entries (RFC 7541, section 4.4)."""
-        live, used = (self._live, self._used) if changed is None else changed
+        live, used, inserted = (self._live, self._used, ()) if changed is None else changed
         size = 32 + len(name) + len(value)
         room = self._table.maxsize
         if size > room:
-            return b"", 0
-        if changed is not None and used + size > room:
-            raise ValueError(size)  # several insertions that evict: perhaps each other
+            return b"", 0, ()
         used += size
-        kept = len(live)
+        kept, new = len(live), len(inserted)
         while used > room:
             kept -= 1
-            used -= field_size(*self._entries[kept])
-        return b"%c%b" % (self._numbers.get((name, value), 0), live[:kept]), used
+            used -= inserted[kept] if kept < new else field_size(*self._entries[kept - new])
+        return b"%c%b" % (self._numbers.get((name, value), 0), live[:kept]), used, (size, *inserted)
 
     def _huffman_decoded(self, value: bytes) -> bytes:
         known = self._huffman.get(value)

@@ -20,7 +20,7 @@ from typing import Protocol
 from penstock_server.errors import Failure, Trailers, failure_of
 from penstock_server.grpc_wire.call import StreamRequest, UnaryRequest, whole_message
 from penstock_server.grpc_wire.compression import Inflate
-from penstock_server.grpc_wire.framing import PREFIX_BYTES
+from penstock_server.grpc_wire.framing import PREFIX_BYTES, PREFIXES, SMALL
 from penstock_server.grpc_wire.status import Refusal
 from penstock_server.http2.connection import Connection
 from penstock_server.http2.headers import HeaderBlock
@@ -73,6 +73,8 @@ class Link(Protocol):
     """The number of the connection's turn."""
     limits: WireLimits
     max_message_bytes: int
+    is_marked: bool
+    """Its output will be written: `touch` would change nothing."""
     half: "set[ReceivingCall | StreamCall]"
     """Calls with a message of which the peer owes the rest."""
 
@@ -131,8 +133,10 @@ class UnaryCall:
                 link.end(stream, block)
             else:
                 end = ends.well(trailers) if trailers else ends.OK
-                link.http2.respond(stream, ends.RESPONSE, (size.to_bytes(PREFIX_BYTES, "big"), *outcome), end)
-        link.touch()
+                prefix = PREFIXES[size] if size < SMALL else size.to_bytes(PREFIX_BYTES, "big")
+                link.http2.respond(stream, ends.RESPONSE, (prefix, *outcome), end)
+        if not link.is_marked:
+            link.touch()
 
     def gone(self) -> None:
         """The peer has given the call up."""

@@ -72,7 +72,7 @@ class Driver(asyncio.BufferedProtocol):
         """Before this no call's deadline passes."""
         self.http2: Connection[Route] = Connection(self, self._interpret, hub.settings, self.now)
         self._transport: asyncio.Transport | None = None
-        self._marked = True  # for a flush; that of `connection_made` is the first
+        self.is_marked = True  # for a flush; that of `connection_made` is the first
         self._paused_at = inf
         self._pinged_at = inf
         self._said_all_at = inf
@@ -107,7 +107,7 @@ class Driver(asyncio.BufferedProtocol):
         return self._hub.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._marked = True
+        self.is_marked = True
         now = self.now = time.monotonic()
         data = self._hub.read_buffer[:nbytes]
         self.http2.receive(bytes(data) if nbytes <= _COPIED_READ else data, now)
@@ -144,7 +144,7 @@ class Driver(asyncio.BufferedProtocol):
         self.touch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._marked = True
+        self.is_marked = True
         self.http2.lost()
         # Nobody fetches it any more, and the connection and this object go with the collector only, which comes seldom.
         self.http2.output.clear()
@@ -158,7 +158,7 @@ class Driver(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """End the turn: do what was put off, and write."""
-        self._marked = True
+        self.is_marked = True
         http2 = self.http2
         self.turn += 1
         if self._resting and self._paused_at == inf:
@@ -174,7 +174,7 @@ class Driver(asyncio.BufferedProtocol):
                 self._write()
         if http2.finished and not http2.output:
             self._end()
-        self._marked = False
+        self.is_marked = False
         if self._resting and self._paused_at == inf:
             self.touch()
 
@@ -206,8 +206,8 @@ class Driver(asyncio.BufferedProtocol):
     # -- the calls' link -----------------------------------------------------------------------------------------------
 
     def touch(self) -> None:
-        if not self._marked:
-            self._marked = True
+        if not self.is_marked:
+            self.is_marked = True
             self._hub.mark(self)
 
     def later(self, work: Callable[[], None]) -> None:
