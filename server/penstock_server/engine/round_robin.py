@@ -1,28 +1,26 @@
-"""Turns of many models: in the order in which they came due, and not all of them in one pass of the loop.
+"""Turns of many models: in the order in which they came due, and only some of them in one pass of the loop.
 
 Short batches run on the loop, and while they do nothing is read. With sixteen models that are all asked at once, a
 pass in which each of them ran would take a millisecond; what comes meanwhile would wait for it, and then be a wave of
-the same kind, of half-full batches. So after a third of a millisecond the loop gets to read and to write. What it reads
-goes into the batches of those whose turn is still to come: under load each model's batch has all that has come since
-its last one.
+the same kind, of half-full batches. So after a few turns the loop gets to read and to write. What it reads goes into
+the batches of those whose turn is still to come: under load each model's batch has all that has come since its last.
 
-Shorter passes would make larger batches still, and write to each connection once for every few of them. What was
-measured is in ARCHITECTURE.md.
+With fewer turns in a pass batches are larger still, but connections are read and written for every few of them. What
+was measured is in ARCHITECTURE.md.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 
-_PASS_SECONDS = 550e-6
+_TURNS = 6
+"""In one pass of the loop."""
 
 
 class RoundRobin:
     """Gives turns. Lives on the loop that uses it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._due: deque[Callable[[], None]] = deque()
         self._is_called = False
 
@@ -37,13 +35,10 @@ class RoundRobin:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        due, clock = self._due, self._clock
-        ends = clock() + _PASS_SECONDS
+        due = self._due
         try:
-            for _ in range(len(due)):  # what comes due meanwhile has to wait for the next pass
+            for _ in range(min(_TURNS, len(due))):  # what comes due meanwhile has to wait for the next pass
                 due.popleft()()
-                if clock() >= ends:
-                    break
         finally:  # a turn that fails takes nobody else's
             self._is_called = bool(due)
             if due:

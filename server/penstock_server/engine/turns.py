@@ -52,7 +52,7 @@ class Turns:
         for driver in self._drivers:
             driver.admit(now)
         others: list[Drop[Job] | Release[Job]] = []
-        # The batches first: then no callback of a dropped request comes between a batch and its assembly.
+        # The batches first: they need not wait until those that were dropped are told.
         for effect in self._source.poll(now):
             if isinstance(effect, Start):
                 effect.batch.tickets[0].plan.version.driver.start(effect.batch)

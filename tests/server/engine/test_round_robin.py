@@ -1,4 +1,4 @@
-"""Whose turn comes in which pass of the loop: a clock of the tests' own, and turns that take time by it."""
+"""Whose turn comes in which pass of the loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,16 +10,17 @@ class Table:
     """Those who take turns, and what happens in each pass of the loop."""
 
     def __init__(self) -> None:
-        self.now = 100.0
-        self.round_robin = RoundRobin(lambda: self.now)
+        self.round_robin = RoundRobin()
         self.said = ""
 
-    def due(self, name: str, seconds: float = 0.0, then: Callable[[], None] | None = None) -> None:
-        """A turn that takes so long."""
+    def due(self, *names: str, then: Callable[[], None] | None = None) -> None:
+        """Somebody's turn, who says his name and does something."""
+        for name in names:
+            self._due(name, then)
 
+    def _due(self, name: str, then: Callable[[], None] | None) -> None:
         def turn() -> None:
             self.said += name
-            self.now += seconds
             if then is not None:
                 then()
 
@@ -36,32 +37,28 @@ class Table:
         return said
 
 
-async def test_short_turns_are_taken_in_one_pass() -> None:
-    """In the order in which they came due."""
+async def test_few_turns_are_taken_in_one_pass() -> None:
+    """In the order in which they came due, and not at once."""
     table = Table()
-    for name in "abcdef":
-        table.due(name, 50e-6)
+    table.due(*"abcdef")
     assert table.said == ""
     assert await table.passes() == ["abcdef"]
 
 
-async def test_after_some_time_the_loop_has_its_pass() -> None:
+async def test_after_six_turns_the_loop_has_its_pass() -> None:
     """And those that had none go first then."""
     table = Table()
-    for name in "abcdefgh":
-        table.due(name, 120e-6)
-    table.due("i", 1.0)
-    table.due("j")
-    assert await table.passes() == ["abc", "def", "ghi", "j"]
+    table.due(*"abcdefghijklmn")
+    assert await table.passes() == ["abcdef", "ghijkl", "mn"]
 
 
 async def test_who_comes_due_again_has_to_wait() -> None:
     """For those that are due already, and for the next pass if there is nobody."""
     table = Table()
-    table.due("a", 0.2e-3, then=lambda: table.due("A"))
-    table.due("b", 0.2e-3, then=lambda: table.due("B"))
-    table.due("c")
-    assert await table.passes() == ["ab", "cAB"]
+    table.due("a", then=lambda: table.due("A"))
+    table.due(*"bcdef")
+    table.due("g", then=lambda: table.due("G"))
+    assert await table.passes() == ["abcdef", "gA", "G"]
     table.due("x", then=lambda: table.due("X"))
     assert await table.passes() == ["x", "X"]
 
