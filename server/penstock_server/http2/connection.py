@@ -56,6 +56,7 @@ from penstock_server.http2.frames import (
     FRAME_HEADER,
     HEADER_BYTES,
     HTTP1_ANSWER,
+    MAX_DATA_FRAME_SIZE,
     MAX_FRAME_SIZE,
     MAX_MAX_FRAME_SIZE,
     MAX_STREAM_ID,
@@ -384,6 +385,7 @@ class Connection(Sender, Generic[Head]):
         values = {
             Setting.MAX_CONCURRENT_STREAMS: limits.concurrent_streams,
             Setting.INITIAL_WINDOW_SIZE: self.settings.stream_window,
+            Setting.MAX_FRAME_SIZE: MAX_DATA_FRAME_SIZE,
             Setting.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
         }
         return settings_frame(values)
@@ -435,9 +437,11 @@ class Connection(Sender, Generic[Head]):
         size = len(data)
         while at < size and self.phase is not _CLOSED:
             if self._data_left:
-                ends_at = at + self._data_left
+                left = self._data_left
+                ends_at = at + left
                 at = self._receive_pieces(view, at)
-                progress = progress or at >= ends_at  # although a later frame may have begun
+                # It has come to its end, although a later one may have begun, or went on by as much as a frame had.
+                progress = progress or at >= ends_at or left // MAX_FRAME_SIZE > self._data_left // MAX_FRAME_SIZE
             elif not self._partial and self._begins_large_data(view, at):
                 at += HEADER_BYTES
             else:
@@ -575,11 +579,13 @@ class Connection(Sender, Generic[Head]):
 
     def _incomplete(self, data: bytes, at: int, length: int, kind: int, flags: int, stream_id: int) -> int:
         """A frame that is not all there, or too long to ever be. Where to go on."""
-        if length > MAX_FRAME_SIZE:
+        if length > MAX_DATA_FRAME_SIZE:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
         if kind == _DATA and length > _LARGE and not flags & _PADDED:
             self._begin_data(length, flags, stream_id)
             return at + HEADER_BYTES
+        if length > MAX_FRAME_SIZE:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a frame of {length} bytes that is not plain DATA")
         return at
 
     def _frame(self, kind: int, flags: int, stream_id: int, data: bytes, body: int, after: int) -> int:
@@ -791,7 +797,7 @@ class Connection(Sender, Generic[Head]):
             return False
         high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(view, at)
         length = high << 8 | low
-        if kind != _DATA or not _LARGE < length <= MAX_FRAME_SIZE or flags & _PADDED:
+        if kind != _DATA or not _LARGE < length <= MAX_DATA_FRAME_SIZE or flags & _PADDED:
             return False
         self._begin_data(length, flags, stream_id & STREAM_ID_MASK)
         return True
@@ -846,7 +852,7 @@ class Connection(Sender, Generic[Head]):
         while at + HEADER_BYTES <= size and not ends:
             high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(view, at)
             length = high << 8 | low
-            if kind != _DATA or stream_id != wire_id or flags & ~_END_STREAM or not 0 < length <= MAX_FRAME_SIZE:
+            if kind != _DATA or stream_id != wire_id or flags & ~_END_STREAM or not 0 < length <= MAX_DATA_FRAME_SIZE:
                 break
             ends = flags == _END_STREAM
             total = taken + length

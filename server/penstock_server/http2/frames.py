@@ -9,7 +9,10 @@ from struct import Struct
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9
 MAX_FRAME_SIZE = 16_384
-"""The smallest SETTINGS_MAX_FRAME_SIZE there is, and the one we announce: larger ones measured no faster."""
+"""The smallest SETTINGS_MAX_FRAME_SIZE there is."""
+MAX_DATA_FRAME_SIZE = 256 * 1024
+"""The one we announce, for the sake of DATA: a large tensor comes with fewer headers to be read between its pieces. It
+is as much as one read brings. Other frames, which are kept until they are whole, may not be larger than 16 KiB."""
 MAX_MAX_FRAME_SIZE = 2**24 - 1
 STREAM_ID_MASK = MAX_STREAM_ID = 0x7FFF_FFFF
 

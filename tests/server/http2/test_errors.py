@@ -37,9 +37,17 @@ def priority(stream_id: int, payload: bytes = bytes(5)) -> bytes:
 
 CONNECTION_ERRORS: dict[str, tuple[bytes, ErrorCode]] = {
     # 4.2: frame size
-    "a frame larger than SETTINGS_MAX_FRAME_SIZE": (data(1, bytes(16_385)), ErrorCode.FRAME_SIZE_ERROR),
-    "only the header of such a frame": (data(1, bytes(16_385))[:9], ErrorCode.FRAME_SIZE_ERROR),
-    "an unknown frame of such a size": (frame(99, 0, 0, bytes(16_385)), ErrorCode.FRAME_SIZE_ERROR),
+    "a frame larger than SETTINGS_MAX_FRAME_SIZE": (data(1, bytes(262_145)), ErrorCode.FRAME_SIZE_ERROR),
+    "only the header of such a frame": (data(1, bytes(262_145))[:9], ErrorCode.FRAME_SIZE_ERROR),
+    "an unknown frame of such a size": (frame(99, 0, 0, bytes(262_145)), ErrorCode.FRAME_SIZE_ERROR),
+    "a frame that is no DATA and larger than the least such setting": (
+        frame(99, 0, 0, bytes(16_385))[:9],
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
+    "DATA of such a size with padding": (
+        headers(1) + data(1, bytes(16_385), more=Flag.PADDED),
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
     # 4.3: header blocks
     "a block that cannot be decoded": (frame(1, 4, 1, b"\xff\xff\xff\xff\xff\xff"), ErrorCode.COMPRESSION_ERROR),
     "an index beyond the table": (frame(1, 4, 1, b"\xbe"), ErrorCode.COMPRESSION_ERROR),

@@ -167,6 +167,22 @@ class Viewer(Recorder):
         super().on_data(stream, data, end_stream)
 
 
+@pytest.mark.parametrize("step", [999, 65_536, 300_000])
+@pytest.mark.parametrize("size", [16_385, 262_144])
+def test_a_large_frame(size: int, step: int) -> None:
+    """DATA may be larger than other frames, and comes in pieces."""
+    settings = ConnectionSettings(stream_window=1 << 20, connection_window=1 << 20)
+    server = Recorder(settings)
+    server.receive(PREFACE + settings_frame({}))
+    body = bytes(range(256)) * 1024
+    talk = headers(1) + data(1, body[:size]) + data(1, body[:size]) + data(1, b"end", end=True) + request(3)
+    for at in range(0, len(talk), step):
+        server.receive(talk[at : at + step])
+    assert bytes(server.streams[1].data) == body[:size] * 2 + b"end"
+    assert server.streams[1].ended
+    assert server.streams[3].ended
+
+
 def test_a_large_read_is_not_copied() -> None:
     """The payload of a large DATA frame comes as a view of the buffer that was read into."""
     viewer = Viewer()
@@ -178,7 +194,7 @@ def test_a_large_read_is_not_copied() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 16_384), min_size=1, max_size=8),
+    st.lists(st.integers(0, 16_384) | st.integers(0, 32_000), min_size=1, max_size=8),
     st.sampled_from([None, -1, 0, 1]),
     st.booleans(),
     st.booleans(),
