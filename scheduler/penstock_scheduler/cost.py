@@ -9,7 +9,7 @@ every other batch late. From these a table over all numbers of rows:
 
 Nothing measured is a cost of 0: nothing is refused and nothing waits because of what nobody knows. Warm-up `seed`s
 the sizes that it has run. The table is made again at once when a percentile has moved far, and some batches later when
-it has moved by 2 %: of many sizes there is always one that has.
+that of the size that has just run has moved by 2 %: of many sizes there is always one that has.
 
 What was measured may be far too much: a first run that loads or compiles something. Were requests refused because of
 it while nothing runs, nothing would ever run again, and nothing be measured. So such refusals make the model `doubt`

@@ -81,7 +81,7 @@ class FireReason(IntEnum):
     IDLE = auto()
     """An instance was free, and nothing said to wait."""
     RATE = auto()
-    """Policy `deadline`: batches of this size keep up with the rows that arrive."""
+    """Policy `deadline`, where it might have waited: batches of this size keep up with the rows that arrive."""
     DEADLINE = auto()
     """Policy `deadline`: one more row would have made a request late."""
     DELAY = auto()

@@ -101,7 +101,8 @@ class LanePolicy(Policy[T]):
     def _all_of(self, lane: Lane[T], reason: FireReason) -> Batch[T] | None:
         """What `Filling` would make of a lane where nothing is to be chosen, for less; None if something is.
 
-        Nobody in it is late however many go with him: whoever looked for that has sorted the tickets into flows.
+        Nobody in it will be late: where somebody might be, the policy has looked at the first of the lane, and so the
+        tickets are in flows.
         """
         rows = lane.rows
         for tier in lane.tiers:

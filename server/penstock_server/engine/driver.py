@@ -4,7 +4,7 @@
                             └──▶ Drop ─▶ answer
 
 * However a batch ends, its instance comes back (`finished`) and each of its jobs is settled (`_deliver`), in this
-  order: if somebody waits, the next batch starts before the answers of the last one are written.
+  order: if somebody waits, the next turn is asked for before the answers of the last batch are made.
 * No task, future, coroutine or closure: a request costs a Job, a batch a _Run.
 """
 
@@ -64,7 +64,7 @@ class Driver:
         self._runners = runners
         self._largest = settings.max_batch_rows
         self._all_outputs = tuple(range(len(spec.outputs)))
-        self._all_names = [tensor.name for tensor in spec.outputs]
+        self._all_names = tuple(tensor.name for tensor in spec.outputs)
         self._idle = deque((runner, Slot(spec.batched)) for runner in runners)
         self._incoming: list[Job] = []
         self._held: dict[Job, Outcome] | None = {} if settings.preserve_ordering else None
@@ -80,9 +80,8 @@ class Driver:
 
     def submit(self, job: Job) -> None:
         """Queue a request. It is settled when it was run, dropped or refused."""
-        if not self._incoming:  # else the turn is due already
-            self._turns.soon()
         self._incoming.append(job)
+        self._turns.soon()
 
     def cancel(self, job: Job) -> bool:
         """Take a request off the queue. False: it runs already and stays in its batch; its result is dropped."""
@@ -195,7 +194,7 @@ class Driver:
             return self._all_outputs
         return sorted(set(first).union(*map(_plan_outputs, jobs)))
 
-    def _names(self, wanted: Sequence[int]) -> list[str]:
+    def _names(self, wanted: Sequence[int]) -> Sequence[str]:
         """Their names."""
         return self._all_names if wanted is self._all_outputs else [self._all_names[index] for index in wanted]
 

@@ -18,21 +18,23 @@ _TURNS = 6
 
 
 class RoundRobin:
-    """Gives turns. Lives on the loop that uses it."""
+    """Gives turns, on one loop at a time: what is due when a loop ends is forgotten."""
 
     def __init__(self) -> None:
         self._due: deque[Callable[[], None]] = deque()
-        self._is_called = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # that has been asked for a pass
 
     def __repr__(self) -> str:
         return f"<RoundRobin: {len(self._due)} due>"
 
     def add(self, turn: Callable[[], None]) -> None:
         """Call it once, at the end of this pass of the loop or of one of the next."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._due.clear()
+            self._loop = loop
+            loop.call_soon(self._run)
         self._due.append(turn)
-        if not self._is_called:
-            self._is_called = True
-            asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
         due = self._due
@@ -40,6 +42,7 @@ class RoundRobin:
             for _ in range(min(_TURNS, len(due))):  # what comes due meanwhile has to wait for the next pass
                 due.popleft()()
         finally:  # a turn that fails takes nobody else's
-            self._is_called = bool(due)
-            if due:
-                asyncio.get_running_loop().call_soon(self._run)
+            if due and self._loop is not None:
+                self._loop.call_soon(self._run)
+            else:
+                self._loop = None

@@ -262,8 +262,7 @@ class SequenceDriver(Driver):
         inputs |= self._with_axis(self.states.gather(seats, taken, rows))
         inputs |= fill(self._sequences.controls, by_row, batched=self._spec.batched)
         run.seats, run.rows = seats, taken
-        names = self._names(run.wanted)
-        names += [state.output for state in self._sequences.states]
+        names = [*self._names(run.wanted), *(state.output for state in self._sequences.states)]
         return ModelBatch(inputs, rows, Infos(rows, partial(_infos, by_row)), names)
 
     def finished(self, run: Run, model_batch: ModelBatch, outcome: RunOutcome, *, at_once: bool = False) -> None:

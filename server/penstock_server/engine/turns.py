@@ -2,7 +2,7 @@
 
     admit all that came in ─▶ poll ─▶ perform each effect ─▶ set the alarm for the next turn
 
-One *turn* serves everything that came in during one pass of the loop: a batch for free.
+One *turn* serves everything that came in since the last, in one pass of the loop at least: a batch for free.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ class Turns:
         self._round_robin = round_robin or RoundRobin()
         self._wakeup = WakeUp(asyncio.get_running_loop(), self._turn)
         self._is_due = False
+        self._is_queued = False
         self._drivers: list[Driver] = []
 
     def add(self, driver: "Driver") -> None:
@@ -42,9 +43,15 @@ class Turns:
 
     def soon(self) -> None:
         """Take a turn at the end of this pass of the loop, or of one of the next if many are due."""
-        if not self._is_due:
-            self._is_due = True
-            self._round_robin.add(self._turn)
+        self._is_due = True
+        if not self._is_queued:
+            self._is_queued = True
+            self._round_robin.add(self._turn_if_due)
+
+    def _turn_if_due(self) -> None:
+        self._is_queued = False
+        if self._is_due and self._drivers:  # else the alarm was first, or the last driver is gone
+            self._turn()
 
     def _turn(self) -> None:
         self._is_due = False

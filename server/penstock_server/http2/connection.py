@@ -23,8 +23,8 @@ the call: copy what is kept. `receive` takes any buffer and keeps none, so the d
 
 **Back-pressure in.** DATA takes from the windows of its stream and of the connection. The layer above gives them
 back by `consumed(stream, n)`, when it has done with n bytes (it may say so at once). The data of `on_requests` is
-given back by itself, when `on_requests` returns: at most a frame each and `concurrent_streams` of them. What a stream
-had not given back when it ends goes back to the connection by itself.
+given back by itself, when `on_requests` returns: what is in a read, for at most `concurrent_streams` of them. What a
+stream had not given back when it ends goes back to the connection by itself.
 
 **Back-pressure out.** `respond`, `send_headers`, `send_data` and `end` take what they are given, in order, whatever the
 windows. `send_data` answers False when it had to queue: stop until `on_writable`. While the transport does not take
@@ -60,6 +60,7 @@ from penstock_server.http2.frames import (
     MAX_FRAME_SIZE,
     MAX_MAX_FRAME_SIZE,
     MAX_STREAM_ID,
+    MAX_WHOLE_FRAME_SIZE,
     PREFACE,
     SETTING,
     SETTINGS_ACK,
@@ -480,7 +481,7 @@ class Connection(Sender, Generic[Head]):
             high, low, kind, flags, stream_id = unpack(data, at)
             body = at + HEADER_BYTES
             after = body + (high << 8 | low)
-            if after > end or after - body > MAX_FRAME_SIZE:
+            if after > end or after - body > MAX_WHOLE_FRAME_SIZE:
                 self._hand_over(whole, waiting)
                 if self.phase is _CLOSED:
                     return end
@@ -584,7 +585,7 @@ class Connection(Sender, Generic[Head]):
         if kind == _DATA and length > _LARGE and not flags & _PADDED:
             self._begin_data(length, flags, stream_id)
             return at + HEADER_BYTES
-        if length > MAX_FRAME_SIZE:
+        if length > MAX_WHOLE_FRAME_SIZE:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"a frame of {length} bytes that is not plain DATA")
         return at
 

@@ -16,6 +16,8 @@ from hpack.table import HeaderTable
 
 FIRST_DYNAMIC = HeaderTable.STATIC_TABLE_LENGTH + 1
 
+_MOST_INDICES = 32
+"""Of a step: those of longer lists are not worth their memory."""
 _TWO_BYTES = 0x7F
 _THREE_BYTES = _TWO_BYTES + 0x80
 """The indices from which on a field takes as many bytes."""
@@ -26,7 +28,7 @@ class Step:
 
     __slots__ = ("_after", "_before", "_behind", "_opening", "head", "reach", "tail", "value_at")
 
-    def __init__(self, before: Sequence[int], opening: bytes, behind: Sequence[int]) -> None:
+    def __init__(self, before: list[int], opening: bytes, behind: list[int]) -> None:
         """The indices before the literal and behind it, and the literal as far as the length of its value."""
         self.head = _encoded(before) + opening
         self.tail = _encoded(behind)
@@ -44,7 +46,9 @@ class Step:
         """The step behind this one; None if it needs an index of three bytes."""
         if self._after is None:
             before, behind = _moved(self._before), _moved(self._behind)
-            if max((*before, *behind), default=0) < _THREE_BYTES:
+            if (before, behind) == (self._before, self._behind):
+                self._after = self
+            elif max((*before, *behind), default=0) < _THREE_BYTES:
                 self._after = Step(before, self._opening, behind)
         return self._after
 
@@ -58,7 +62,9 @@ def step_of(block: bytes, opening: bytes) -> Step | None:
     if at >= len(block) or block[at] >= _TWO_BYTES:
         return None
     behind, end = _decoded(block, at + 1 + block[at])
-    return Step(before, opening, behind) if end == len(block) else None
+    if end < len(block) or len(before) + len(behind) > _MOST_INDICES:
+        return None
+    return Step(before, opening, behind)
 
 
 def _moved(indices: Sequence[int]) -> list[int]:

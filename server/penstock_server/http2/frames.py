@@ -12,7 +12,10 @@ MAX_FRAME_SIZE = 16_384
 """The smallest SETTINGS_MAX_FRAME_SIZE there is."""
 MAX_DATA_FRAME_SIZE = 256 * 1024
 """The one we announce, for the sake of DATA: a large tensor comes with fewer headers to be read between its pieces. It
-is as much as one read brings. Other frames, which are kept until they are whole, may not be larger than 16 KiB."""
+is as much as one read brings."""
+MAX_WHOLE_FRAME_SIZE = 64 * 1024
+"""Of all frames but DATA without padding: they are kept until they are whole. It is as much as a header block may have,
+and nobody needs more of anything else, though RFC 9113, section 4.2, would have us take what we have announced."""
 MAX_MAX_FRAME_SIZE = 2**24 - 1
 STREAM_ID_MASK = MAX_STREAM_ID = 0x7FFF_FFFF
 

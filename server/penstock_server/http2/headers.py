@@ -26,6 +26,8 @@ caches, both a connection's own:
 
    Of the commonest such blocks the next one is foretold (foretold.py). Two comparisons tell, no form is made, and what
    goes into the table waits there until somebody wants to look at it.
+
+What the library has decoded is most likely a list that was accepted before, in other bytes: it is not checked again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -63,6 +65,9 @@ _FIRST_NUMBER = 64
 _MAX_ENTRIES = 128
 """Of each cache; one that is full is emptied, which is simpler than a turn for each and costs a decode now and then."""
 _MAX_CACHED_BLOCK = 1024
+_MAX_CACHED_LIST = 2048
+_MAX_STEPS = 8
+"""That are begun with. Each of them has some 90 behind it at most, until what it refers to is evicted."""
 _MAX_LITERALS = 8
 _MAX_HUFFMAN = 64
 
@@ -243,6 +248,7 @@ class HeaderDecoder(Generic[Head]):
             if inserts:
                 self._table.add(name, value)
         self._live, self._used, _ = changed
+        self._step = None  # even if the list turns out to be malformed: the indices have moved
         if self.blocks:
             self.blocks.clear()
         result = self._fill(template, literals)
@@ -270,16 +276,17 @@ class HeaderDecoder(Generic[Head]):
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block cannot be decoded") from None
 
     def _accept(self, headers: Headers) -> Result[Head]:
-        self._check_size(headers)
+        size = self._check_size(headers)
         name = self._varying
         key = tuple([(name, b"") if field[0] == name else field for field in headers])
         known = self._accepted.get(key)
         if known is None:
             content_length = check_request(headers)
             result = self._head(headers, content_length)
-            if len(self._accepted) >= _MAX_ENTRIES:
-                self._accepted.clear()
-            self._accepted[key] = result[0], content_length
+            if size <= _MAX_CACHED_LIST:
+                if len(self._accepted) >= _MAX_ENTRIES:
+                    self._accepted.clear()
+                self._accepted[key] = result[0], content_length
             return result
         own = [value for field, value in headers if field == name]
         for value in own:
@@ -295,10 +302,12 @@ class HeaderDecoder(Generic[Head]):
                 headers = [header for header in headers if header[0] != self._varying]
         return self._interpret(headers), varying, content_length
 
-    def _check_size(self, headers: Headers) -> None:
-        if sum(field_size(name, value) for name, value in headers) > self._list_bytes:
+    def _check_size(self, headers: Headers) -> int:
+        size = sum(field_size(name, value) for name, value in headers)
+        if size > self._list_bytes:
             # gRPC clients report this code as RESOURCE_EXHAUSTED.
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "the header list is too long")
+        return size
 
     # -- what was learnt -----------------------------------------------------------------------------------------------
 
@@ -387,7 +396,7 @@ class HeaderDecoder(Generic[Head]):
         if step is None:
             step = step_of(block, self._opening)
             if step is not None:
-                if len(self._steps) >= _MAX_ENTRIES:
+                if len(self._steps) >= _MAX_STEPS:
                     self._steps.clear()
                 self._steps[around] = step
         return step
@@ -512,6 +521,8 @@ class HeaderDecoder(Generic[Head]):
     def _after_insertion(self, name: bytes, value: bytes, changed: _Followed | None) -> _Followed:
         """The table after an insertion that may evict entries (RFC 7541, section 4.4)."""
         live, used, inserted = (self._live, self._used, ()) if changed is None else changed
+        if len(inserted) >= _MAX_LITERALS:
+            raise ValueError(len(inserted))  # no template would be made of it
         size = 32 + len(name) + len(value)
         room = self._table.maxsize
         if size > room:

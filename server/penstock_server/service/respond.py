@@ -9,8 +9,8 @@ Requests with one plan have the same response but for id and data. So there is a
     model name and version │ id │ outputs: names, datatypes, shapes │ data │ …
     ────────── kept ──────── ask ────────────── kept ──────────────── batch ──
 
-A response is then one join of slices of what the batch has returned. Where it is not so
-simple (classes, strings, a response that is too large) `respond` makes the response from the arrays.
+A response is then one join of slices of what the batch has returned. Where it is not so simple (classes, strings, a
+response that is too large) `respond` makes the response from the arrays.
 """
 
 from collections.abc import Sequence

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_scheduler import Reason
+from penstock_scheduler import Effect, Reason
 from penstock_server.backends.base import ModelBatch, Tensors
 from penstock_server.backends.runner import Outcome as BatchOutcome
-from penstock_server.engine.jobs import Refused
+from penstock_server.engine.jobs import Job, Refused
 from penstock_server.errors import Failure
 from penstock_server.status import Status
 from penstock_server.tensors.codec import Array
@@ -693,8 +693,30 @@ async def test_what_a_model_asks_of_its_requests(make_stage: MakeStage) -> None:
     assert [info.rows for info in requests] == [2, 1]
     assert requests[-1] is requests[1]
     assert [info.rows for info in requests[1:]] == [1]
-    assert batch.batch.wanted_outputs() == ["Y"]
+    assert list(batch.batch.wanted_outputs()) == ["Y"]
     batch.finish()
+
+
+async def test_an_alarm_takes_the_turn_that_is_due(make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no second one for the same; the next is due as ever."""
+    stage = make_stage()
+    scheduler, turns = stage.driver.scheduler, stage.driver._turns
+    poll, polls = scheduler.poll, list[float]()
+
+    def watched(now: float) -> list[Effect[Job]]:
+        polls.append(now)
+        return poll(now)
+
+    monkeypatch.setattr(scheduler, "poll", watched)
+    turns.soon()
+    turns._turn()  # as the alarm does
+    await stage.pass_of_the_loop()
+    assert len(polls) == 1
+    turns.soon()
+    turns._turn()
+    turns.soon()
+    await stage.pass_of_the_loop()
+    assert len(polls) == 3
 
 
 async def test_an_answer_may_cancel_a_request_of_the_next_batch_of_its_turn() -> None:

@@ -78,3 +78,22 @@ async def test_a_turn_that_fails_takes_nobody_elses() -> None:
     assert heard == ["no luck"]
     table.due("c")
     assert await table.passes() == ["c"]
+
+
+def test_what_was_due_on_a_loop_that_has_ended_is_forgotten() -> None:
+    """Whoever comes after it, on a loop of his own, has his turn."""
+    table = Table()
+
+    async def leave() -> None:
+        table.due(*"a" * 30)
+
+    async def stay() -> list[str]:
+        table.due("b")
+        return await table.passes()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+    assert len(table.said) < 30
+    table.said = ""
+    assert asyncio.run(stay()) == ["b"]

@@ -13,9 +13,11 @@ from onnx import TensorProto, helper
 
 from penstock_proto.datatypes import DATATYPES
 from penstock_scheduler import Reason, State
-from penstock_server.backends.base import RequestInfo
+from penstock_server.backends.base import ModelBatch, RequestInfo
 from penstock_server.backends.onnx import OnnxBackend
 from penstock_server.backends.python import PythonBackend
+from penstock_server.backends.runner import Done
+from penstock_server.backends.runner import Outcome as RunOutcome
 from penstock_server.engine.jobs import Job, Outcome, Outputs, Plan, Refused, StreamedJob
 from penstock_server.engine.loading import LoadSettings, load_model
 from penstock_server.engine.sequences import SequenceDriver
@@ -242,6 +244,23 @@ async def test_a_state_follows_its_sequence(load: Load) -> None:
     version = await load(ADDER, OLDEST)
     assert [await step(version, n, start=n == 1, end=n == 3).y() for n in (1, 2, 3)] == [1, 3, 6]
     assert await step(version, 5, start=True, end=True).y() == 5
+
+
+async def test_every_step_asks_for_the_same_outputs(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its requests and the states, each once."""
+    version = await load(ADDER, OLDEST)
+    (runner,) = driver_of(version)._runners
+    start, wanted = runner.start, list[list[str]]()
+
+    def watched(batch: ModelBatch, done: Done) -> RunOutcome | None:
+        wanted.append(list(batch.wanted_outputs()))
+        return start(batch, done)
+
+    monkeypatch.setattr(runner, "start", watched)
+    for number in (1, 2, 3):
+        await step(version, number, start=number == 1, end=number == 3).y()
+    assert len(wanted) == 3
+    assert wanted[0] == wanted[1] == wanted[2] == list(dict.fromkeys(wanted[0]))
 
 
 @pytest.mark.parametrize("strategy", ["direct {}", "oldest { max_candidate_sequences: 8 }"])

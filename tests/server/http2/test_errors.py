@@ -40,12 +40,12 @@ CONNECTION_ERRORS: dict[str, tuple[bytes, ErrorCode]] = {
     "a frame larger than SETTINGS_MAX_FRAME_SIZE": (data(1, bytes(262_145)), ErrorCode.FRAME_SIZE_ERROR),
     "only the header of such a frame": (data(1, bytes(262_145))[:9], ErrorCode.FRAME_SIZE_ERROR),
     "an unknown frame of such a size": (frame(99, 0, 0, bytes(262_145)), ErrorCode.FRAME_SIZE_ERROR),
-    "a frame that is no DATA and larger than the least such setting": (
-        frame(99, 0, 0, bytes(16_385))[:9],
+    "a frame that is no DATA and larger than a header block may be": (
+        frame(99, 0, 0, bytes(65_537))[:9],
         ErrorCode.ENHANCE_YOUR_CALM,
     ),
     "DATA of such a size with padding": (
-        headers(1) + data(1, bytes(16_385), more=Flag.PADDED),
+        headers(1) + data(1, bytes(65_537), more=Flag.PADDED),
         ErrorCode.ENHANCE_YOUR_CALM,
     ),
     # 4.3: header blocks
@@ -222,6 +222,7 @@ STREAM_ERRORS: dict[str, tuple[bytes, ErrorCode]] = {
         frame(1, 0, 1, LONG_BLOCK[:16_000]) + frame(FrameType.CONTINUATION, 4, 1, LONG_BLOCK[16_000:]),
         ErrorCode.ENHANCE_YOUR_CALM,
     ),
+    "a header list above the limit in one frame": (frame(1, 4, 1, LONG_BLOCK), ErrorCode.ENHANCE_YOUR_CALM),
 }
 
 ALLOWED: dict[str, bytes] = {

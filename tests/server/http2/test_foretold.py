@@ -27,7 +27,7 @@ def indexed(indices: Sequence[int]) -> bytes:
 
 
 @given(INDICES, st.binary(max_size=126), INDICES)
-def test_the_step_behind_one(before: Sequence[int], value: bytes, behind: Sequence[int]) -> None:
+def test_the_step_behind_one(before: list[int], value: bytes, behind: list[int]) -> None:
     """Its dynamic indices are higher by one, those of the static table stay, and the value does not matter."""
     step = step_of(block(before, value, behind), OPENING)
     assert step is not None
@@ -41,7 +41,7 @@ def test_the_step_behind_one(before: Sequence[int], value: bytes, behind: Sequen
 
 
 @given(INDICES, INDICES)
-def test_the_reach_of_a_step(before: Sequence[int], behind: Sequence[int]) -> None:
+def test_the_reach_of_a_step(before: list[int], behind: list[int]) -> None:
     """The oldest entry that is meant. What stands behind the literal was moved by it already."""
     positions = [index - 61 for index in before if index > 61] + [index - 62 for index in behind if index > 61]
     assert Step(before, OPENING, behind).reach == max(positions, default=0)

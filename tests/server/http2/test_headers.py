@@ -341,6 +341,41 @@ def test_a_step_is_not_known_by_its_ends_alone() -> None:
     hold_against_library(blocks)
 
 
+@pytest.mark.parametrize("value", [b"1\n2", b"1" * 3000])
+def test_a_list_that_is_refused_has_moved_the_indices_all_the_same(value: bytes) -> None:
+    """Its timeout is malformed, or too long, and in the table: the next block with these indices means another path."""
+    blocks = [
+        b"\x83\x86" + literal(b":path", b"/first", 0x40),
+        b"\x83\x86" + literal(b":path", b"/second", 0x40),
+        *(b"\x83\x86" + bytes((0xBF + number,)) + literal(VARYING, b"%dm" % number, 0x40) for number in range(4)),
+        b"\x83\x86\xc3" + literal(VARYING, value, 0x40),
+        b"\x83\x86\xc3" + literal(VARYING, b"9m", 0x40),
+    ]
+    caches, library = decoder(Limits(header_list_bytes=2000)), Decoder(1 << 16)
+    for block in blocks[:6]:
+        assert actual(caches, block) == expected(library, block)
+    assert caches._step is not None
+    assert actual(caches, blocks[6])[0] == "malformed"
+    library.decode(blocks[6], raw=True)
+    assert actual(caches, blocks[7]) == expected(library, blocks[7])
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Long lists, and steps of many kinds, are worth no memory."""
+    caches = decoder()
+    for number in range(300):
+        caches.request(
+            b"".join(literal(name, each) for name, each in REQUEST) + literal(b"token", b"%03d" % number * 800)
+        )
+    assert not caches._accepted
+    for count in range(60):
+        head = b"\x83\x86" + b"\x84" + b"\x90" * count  # :path is /, and so many times accept-encoding
+        for number in range(3):
+            caches.request(head + literal(VARYING, b"%dm" % number, 0x40))
+    assert 1 < len(caches._steps) <= 8
+    assert max(len(step.head) for step in caches._steps.values()) < 50
+
+
 def test_a_foretold_list_is_measured_too() -> None:
     """Its timeout may make it too long."""
     size = sum(32 + len(name) + len(value) for name, value in REQUEST) + 32 + len(VARYING)
