@@ -26,7 +26,7 @@ _THREE_BYTES = _TWO_BYTES + 0x80
 class Step:
     """What a block is to be before the length of its value and behind its value."""
 
-    __slots__ = ("_after", "_before", "_behind", "_opening", "head", "reach", "tail", "value_at")
+    __slots__ = ("_after", "_before", "_behind", "_moves", "_opening", "head", "reach", "tail", "value_at")
 
     def __init__(self, before: list[int], opening: bytes, behind: list[int]) -> None:
         """The indices before the literal and behind it, and the literal as far as the length of its value."""
@@ -37,6 +37,7 @@ class Step:
         self.reach = max(0, 1 + max(before, default=0) - FIRST_DYNAMIC, max(behind, default=0) - FIRST_DYNAMIC)
         """How far back in the dynamic table it refers, counted in entries before the block."""
         self._before, self._opening, self._behind = before, opening, behind
+        self._moves = max((*before, *behind), default=0) >= FIRST_DYNAMIC
         self._after: Step | None = None
 
     def __repr__(self) -> str:
@@ -44,11 +45,11 @@ class Step:
 
     def after(self) -> "Step | None":
         """The step behind this one; None if it needs an index of three bytes."""
+        if not self._moves:
+            return self  # not kept as the next: that would be a circle, which only the collector takes apart
         if self._after is None:
             before, behind = _moved(self._before), _moved(self._behind)
-            if (before, behind) == (self._before, self._behind):
-                self._after = self
-            elif max((*before, *behind), default=0) < _THREE_BYTES:
+            if max((*before, *behind), default=0) < _THREE_BYTES:
                 self._after = Step(before, self._opening, behind)
         return self._after
 
