@@ -25,7 +25,7 @@ from math import inf
 _WINDOW = 64
 _MOVED = 0.02
 _MOVED_FAR = 0.25
-_PATIENCE = 64
+_KEPT_BATCHES = 64
 """Batches that a table must have served before it is made again for a percentile that has not moved far."""
 _DOUBT = 0.75
 _DOUBT_SECONDS = 0.1
@@ -110,7 +110,7 @@ class CostModel:
             window = self._begin(self._sizes[rows if rows < self._max_rows else self._max_rows])
         window.add(seconds)
         self._served += 1
-        is_late = self._served >= _PATIENCE and window.has_moved(_MOVED)
+        is_late = self._served >= _KEPT_BATCHES and window.has_moved(_MOVED)
         if is_late or is_doubted or window.has_moved(_MOVED_FAR):
             self._make_table()
 
